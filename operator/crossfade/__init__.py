@@ -1,0 +1,1 @@
+"""Crossfade: one model version fades out while the next fades in."""

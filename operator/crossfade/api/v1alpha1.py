@@ -1,0 +1,513 @@
+"""The ModelDeployment as users write it and as the operator reports it.
+
+These models are the single source of the CustomResourceDefinition: a docstring under a field
+becomes its description, so it is written for the user. Rules over several fields are CEL,
+beside the schema (``api/schema.py``). Nothing here knows of clusters or clocks.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class ApiModel(BaseModel):
+    """Frozen, camelCase on the wire; unknown fields are an error."""
+
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(alias=to_camel),
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class StatusModel(ApiModel):
+    """Like :class:`ApiModel`, but forgiving: what a newer operator wrote is dropped, not refused."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+PreservedObject = Annotated[
+    dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+]
+"""An object of another API, passed on as it is and checked by the API server when applied."""
+
+
+# ── spec ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class Model(ApiModel):
+    """Which model version is served. A change of anything here is a new version to roll out."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The model's name, as the model server knows it."""
+    version: Annotated[str, Field(min_length=1, max_length=63)]
+    """The model's version, as people know it, for example "2.3.0"."""
+    uri: Annotated[str, Field(max_length=1024)] | None = None
+    """Where the model comes from. Recorded and part of the revision; nothing is fetched from it."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """The SHA-256 of the model's artifact, 64 hex digits. Recorded and part of the revision."""
+
+
+class Serving(ApiModel):
+    """How the model is served."""
+
+    protocol: Literal["openInference", "http"] = "openInference"
+    """openInference: a container without a readinessProbe gets one that asks the model itself
+    (/v2/models/NAME/ready). http: give the container a readinessProbe of your own."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    """The port on which the model's pods answer requests."""
+
+
+class Autoscaling(ApiModel):
+    """A HorizontalPodAutoscaler (autoscaling/v2) for each version, instead of replicas."""
+
+    min_replicas: Annotated[int, Field(ge=1, le=10000)] = 1
+    """The fewest pods of the stable version."""
+    max_replicas: Annotated[int, Field(ge=1, le=10000)]
+    """The most pods of one version."""
+    metrics: list[PreservedObject] = Field(default_factory=list, max_length=16)
+    """As spec.metrics of an autoscaling/v2 HorizontalPodAutoscaler."""
+    behavior: PreservedObject | None = None
+    """As spec.behavior of an autoscaling/v2 HorizontalPodAutoscaler."""
+
+
+class ParentRef(ApiModel):
+    """A Gateway that carries the traffic."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The Gateway's name."""
+    namespace: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """The Gateway's namespace; by default that of the ModelDeployment."""
+    section_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """One listener of the Gateway; by default all that allow the route."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """One port of the Gateway; by default all."""
+
+
+class RouteRef(ApiModel):
+    """A rule of an HTTPRoute that you own, in the ModelDeployment's namespace.
+
+    The rule must send traffic to the Service named like the ModelDeployment; Crossfade replaces
+    that one backend with its two versions, changes their weights, and touches nothing else.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The HTTPRoute's name."""
+    rule: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """The name of the rule to join. It may be left out when only one rule names the Service."""
+
+
+class GatewayTraffic(ApiModel):
+    """Weights on a Gateway API HTTPRoute: parentRefs for a route of Crossfade's own, or routeRef."""
+
+    parent_refs: Annotated[list[ParentRef], Field(min_length=1, max_length=8)] | None = None
+    """The Gateways for a route that Crossfade creates and owns."""
+    hostnames: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default_factory=list, max_length=16
+    )
+    """The host names of that route; none means every host of the Gateway's listeners."""
+    route_ref: RouteRef | None = None
+    """Join an HTTPRoute that exists, instead of owning one."""
+
+
+class IstioTraffic(ApiModel):
+    """Weights on an Istio VirtualService that Crossfade creates and owns."""
+
+    hosts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=253)]],
+        Field(min_length=1, max_length=16),
+    ]
+    """The hosts of the VirtualService."""
+    gateways: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default_factory=list, max_length=16
+    )
+    """The Istio gateways, as in a VirtualService; none means the mesh."""
+
+
+class ReplicasTraffic(ApiModel):
+    """No gateway: the Service named like the ModelDeployment selects the pods of both versions.
+
+    The share of a version is its share of the ready pods, so weights are met only roughly, and
+    a canary gets at most half until it is promoted.
+    """
+
+
+class Traffic(ApiModel):
+    """Who splits the traffic: exactly one of gateway, istio and replicas."""
+
+    gateway: GatewayTraffic | None = None
+    """A Gateway API HTTPRoute."""
+    istio: IstioTraffic | None = None
+    """An Istio VirtualService."""
+    replicas: ReplicasTraffic | None = None
+    """No gateway: the split follows the number of ready pods. Write "replicas: {}"."""
+
+
+class Pause(ApiModel):
+    """Wait at this step."""
+
+    seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
+    """How long; without it, until somebody sets the annotation crossfade.dev/command=promote."""
+
+
+class Step(ApiModel):
+    """One weight of the ladder, and what the canary must show there before the next."""
+
+    weight_percent: Annotated[int, Field(ge=1, le=100)]
+    """The canary's share of the traffic, in percent. Weights must rise from step to step."""
+    min_requests: Annotated[int, Field(ge=0, le=1_000_000_000)] = 50
+    """The fewest requests that the canary must have answered at this weight."""
+    min_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = 60
+    """The shortest time at this weight, in seconds, from when the weight is seen in force."""
+    pause: Pause | None = None
+    """Wait here, for a time or for a person."""
+
+
+DEFAULT_STEPS = (
+    Step(weight_percent=5),
+    Step(weight_percent=25),
+    Step(weight_percent=50),
+)
+"""The ladder where the spec has none: a twentieth, a quarter, a half."""
+
+
+class Rollout(ApiModel):
+    """How a new version gets its traffic."""
+
+    steps: Annotated[list[Step], Field(min_length=1, max_length=50)] | None = None
+    """The ladder of weights; by default 5, 25 and 50 percent. After the last one the version is
+    promoted: it gets everything and becomes stable."""
+    paused: bool = False
+    """Hold the weight where it is. A version that does harm is still rolled back."""
+    ready_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 600
+    """How long a new version may take until its pods are ready; then it is rolled back."""
+    deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000)] = 86_400
+    """How long the rollout may take from its start to its promotion, pauses for a person apart."""
+    on_deadline: Literal["hold", "rollBack"] = "hold"
+    """What happens at deadlineSeconds: hold the weight and say so, or roll back."""
+    probation_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = 300
+    """How long the old version stays ready after the promotion, for an instant return."""
+
+
+class SecretKeyRef(ApiModel):
+    """A key of a Secret in the ModelDeployment's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The Secret's name."""
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    """The key in it."""
+
+
+class SecretRef(ApiModel):
+    """A Secret in the ModelDeployment's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The Secret's name."""
+
+
+class Tls(ApiModel):
+    """TLS towards Prometheus, beyond the certificate authorities that the image trusts."""
+
+    ca: SecretKeyRef | None = None
+    """A certificate authority, PEM."""
+    client_certificate: SecretRef | None = None
+    """A Secret of type kubernetes.io/tls: the certificate that Crossfade shows."""
+    insecure_skip_verify: bool = False
+    """Do not check Prometheus' certificate. For experiments only."""
+
+
+class Prometheus(ApiModel):
+    """Where the metrics are asked for."""
+
+    address: Annotated[str, Field(pattern="^https?://[^ ]+$", max_length=1024)]
+    """The base URL, for example "http://prometheus.monitoring:9090"."""
+    bearer_token: SecretKeyRef | None = None
+    """Sent as "Authorization: Bearer ..."."""
+    basic_auth: SecretRef | None = None
+    """A Secret of type kubernetes.io/basic-auth: its keys username and password are sent."""
+    tls: Tls | None = None
+    """TLS settings for an https address."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 5
+    """How long one query may take."""
+
+
+SeriesSelector = Annotated[str, Field(min_length=1, max_length=1024)]
+"""A metric name, with label matchers if needed, for example: requests_total{code=~"5.."}"""
+
+
+class Source(ApiModel):
+    """Which series tell of requests, errors and latency.
+
+    Name the series by hand, or name a preset. The operator adds the matchers for namespace and
+    pods itself.
+    """
+
+    preset: Literal["mlserver"] | None = None
+    """mlserver: the REST metrics of Seldon's MLServer."""
+    requests: SeriesSelector | None = None
+    """The counter of all requests."""
+    errors: SeriesSelector | None = None
+    """The counter of the requests that failed: a part of the requests."""
+    latency: SeriesSelector | None = None
+    """The classic histogram of request seconds, by its base name (without _bucket)."""
+    namespace_label: Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")] = "namespace"
+    """The label that holds a pod's namespace."""
+    pod_label: Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")] = "pod"
+    """The label that holds a pod's name: it tells the versions apart."""
+    version_label: Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")] | None = None
+    """Tell the versions apart by this label instead, whose value is spec.model.version: for
+    counters that the model's pods do not export, such as answers that turned out to be wrong.
+    Name the model in the selectors, since no matcher is added."""
+
+
+class WorseThanStable(ApiModel):
+    """Harm is a rate that is higher than the stable version's over the same time."""
+
+    ratio: Annotated[float, Field(ge=1, le=100)] = 1.2
+    """How many times the stable version's rate is still tolerated."""
+
+
+class ErrorRate(ApiModel):
+    """A limit on the share of requests that fail. Give maxPercent, worseThanStable, or both."""
+
+    max_percent: Annotated[float, Field(gt=0, lt=100)] | None = None
+    """The highest tolerated share, in percent. The version is rolled back once it is practically
+    certain to be over it, not when one look happens to be, and only while stable keeps it."""
+    worse_than_stable: WorseThanStable | None = None
+    """Compare with the stable version."""
+
+
+class Latency(ApiModel):
+    """A limit on the share of requests that are slower than a time."""
+
+    max_milliseconds: Annotated[float, Field(gt=0, le=86_400_000)]
+    """A request is slow when it takes longer. Must be a bucket border of the histogram."""
+    max_slow_percent: Annotated[float, Field(gt=0, lt=100)] | None = None
+    """The highest tolerated share of slow requests, in percent."""
+    worse_than_stable: WorseThanStable | None = None
+    """Compare with the stable version."""
+
+
+class Query(ApiModel):
+    """A limit on the result of any PromQL, looked at every interval. Give max, min, or both.
+
+    A plain threshold on a noisy ratio takes healthy versions back: at 1 % errors, a limit of 2 %
+    and little traffic more often than not. Prefer errorRate and latency where there are counters.
+    """
+
+    promql: Annotated[str, Field(min_length=1, max_length=4096)]
+    """A query that gives one number. {{namespace}}, {{name}}, {{model}}, {{pods}} (a regular
+    expression of the canary's pod names), {{stablePods}}, {{version}} and {{stableVersion}} are
+    filled in."""
+    min: float | None = None
+    """Lower is a failure."""
+    max: float | None = None
+    """Higher is a failure."""
+    failure_limit: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How many failures in a rollout are tolerated; one more rolls back."""
+
+
+class Metric(ApiModel):
+    """Something that tells good versions from bad: exactly one of errorRate, latency and query."""
+
+    name: Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+    """A name for messages, unique in the list."""
+    error_rate: ErrorRate | None = None
+    """Requests that fail."""
+    latency: Latency | None = None
+    """Requests that are slow."""
+    query: Query | None = None
+    """Any PromQL."""
+    source: Source | None = None
+    """Where this metric's series come from, instead of analysis.source."""
+
+
+class Analysis(ApiModel):
+    """How a version is judged while it has traffic."""
+
+    prometheus: Prometheus
+    """The Prometheus to ask."""
+    interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    """The time between two looks."""
+    source: Source | None = None
+    """Where the counters and histograms of errorRate and latency come from."""
+    metrics: Annotated[list[Metric], Field(min_length=1, max_length=16)]
+    """All must be healthy for the next step; one that shows harm rolls back, at once."""
+
+
+class ModelDeploymentSpec(ApiModel):
+    """What should be served, and how a new version gets there."""
+
+    model: Model
+    """Which model version is served."""
+    serving: Serving = Serving()
+    """How the model is served."""
+    replicas: Annotated[int, Field(ge=1, le=10000)] | None = None
+    """The pods of the stable version; by default 1. The canary gets its share of them."""
+    autoscaling: Autoscaling | None = None
+    """An autoscaler for each version, instead of replicas."""
+    template: PreservedObject
+    """The pod template, as in a Deployment. A change of anything here is a new version to roll
+    out."""
+    traffic: Traffic
+    """Who splits the traffic."""
+    rollout: Rollout = Rollout()
+    """How a new version gets its traffic."""
+    analysis: Analysis | None = None
+    """How a version is judged. Without it every step needs a pause: then a person decides."""
+
+
+# ── status ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Phase(StrEnum):
+    """Where a ModelDeployment is. ``core/phases.py`` has the legal moves."""
+
+    INITIALIZING = "Initializing"
+    """The first version is being brought up; nothing serves yet."""
+    HEALTHY = "Healthy"
+    """The stable version is the one that the spec asks for."""
+    PREPARING = "Preparing"
+    """A canary exists, has no weight, and is getting ready."""
+    PROGRESSING = "Progressing"
+    """The canary has, or is about to have, the weight of its step."""
+    PAUSED = "Paused"
+    """The step waits for a time, for a person, or for spec.rollout.paused to end."""
+    PROMOTING = "Promoting"
+    """All steps are passed; the canary is getting everything."""
+    PROBATION = "Probation"
+    """The new version is stable; the old one is kept ready."""
+    ROLLING_BACK = "RollingBack"
+    """The canary's weight is zero or about to be; it is drained, then scaled down."""
+    ROLLED_BACK = "RolledBack"
+    """The stable version serves; the spec asks for a version that was rejected."""
+
+
+class RevisionStatus(StatusModel):
+    """One revision: a hash of what is served."""
+
+    revision: str
+    """The hash in the names of the revision's children."""
+    version: str
+    """The model version."""
+
+
+class RolloutStatus(StatusModel):
+    """Where the rollout of the canary is. Time stamps live here, never in memory."""
+
+    started_at: datetime
+    """When the canary was first seen in the spec."""
+    step: int = -1
+    """The index of the step in spec.rollout.steps, from 0; -1 before the first."""
+    target_weight: int = 0
+    """The weight that the canary is meant to have, in percent."""
+    ready_at: datetime | None = None
+    """When the canary's pods were first ready."""
+    not_ready_since: datetime | None = None
+    """Since when the canary's pods are not ready, while they should be."""
+    weighted_at: datetime | None = None
+    """When the canary was first seen to have weight: evidence counts from here."""
+    in_force_at: datetime | None = None
+    """When targetWeight was seen in force; empty until then."""
+    lost_capacity: int = 0
+    """How often the canary had weight and lost its ready pods."""
+    promoted_step: int | None = None
+    """The step whose pause a person ended."""
+    deadline_passed: bool = False
+    """deadlineSeconds is over, and onDeadline is hold."""
+
+
+class RejectedRevision(StatusModel):
+    """A revision that was rolled back. It is not rolled out again until a retry."""
+
+    revision: str
+    """The hash."""
+    version: str
+    """The model version."""
+    reason: str
+    """Why, as one CamelCase word."""
+    message: str
+    """Why, as a sentence."""
+    at: datetime
+    """When."""
+
+
+class MetricStatus(StatusModel):
+    """What the last look at one metric said."""
+
+    name: str
+    """The metric's name."""
+    verdict: str
+    """healthy, harm, notEnoughData or unavailable."""
+    message: str
+    """The verdict in words and numbers."""
+
+
+class Condition(StatusModel):
+    """A condition, as everywhere in Kubernetes."""
+
+    type: str
+    """Ready, Progressing or RouteAccepted."""
+    status: Literal["True", "False", "Unknown"]
+    """True, False or Unknown."""
+    observed_generation: int
+    """The generation of the spec that this speaks of."""
+    last_transition_time: datetime
+    """When status last changed."""
+    reason: str
+    """Why, as one CamelCase word."""
+    message: str
+    """Why, as a sentence."""
+
+
+class ModelDeploymentStatus(StatusModel):
+    """What the operator sees and does."""
+
+    observed_generation: int = 0
+    """The generation of the spec that this speaks of."""
+    phase: Phase = Phase.INITIALIZING
+    """Where the ModelDeployment is."""
+    stable: RevisionStatus | None = None
+    """The version that serves."""
+    canary: RevisionStatus | None = None
+    """The version that is rolled out, or taken back."""
+    previous: RevisionStatus | None = None
+    """The version before stable, kept ready during probation."""
+    weight: int = 0
+    """The canary's share of the traffic, in percent, as observed in force."""
+    step: str = ""
+    """The step of the ladder, as "2/3"."""
+    verdict: str = ""
+    """The verdict of the last look, with the reason when it holds."""
+    message: str = ""
+    """What is going on, as a sentence."""
+    rollout: RolloutStatus | None = None
+    """Where the rollout is."""
+    promoted_at: datetime | None = None
+    """When stable was promoted; empty after probation."""
+    drained_since: datetime | None = None
+    """When the version that is leaving was seen without weight."""
+    rejected: list[RejectedRevision] = Field(default_factory=list)
+    """Versions that were rolled back, the latest first."""
+    metrics: list[MetricStatus] = Field(default_factory=list)
+    """The last look at each metric; numbers are refreshed on transitions and now and then."""
+    joined_backend: PreservedObject | None = None
+    """The backend of the joined route as it was; put back on deletion."""
+    consumed_command: str = ""
+    """A command that is done and whose annotation is about to be removed."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Ready, Progressing and RouteAccepted."""
+    replicas: int = 0
+    """The pods of the stable version."""
+    ready_replicas: int = 0
+    """The ready pods of the stable version."""
+    selector: str = ""
+    """A label selector of the stable version's pods, for the scale subresource."""

@@ -1,0 +1,88 @@
+"""What a decision may know: everything that was seen in one look, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from crossfade.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus
+from crossfade.core.actions import Role
+from crossfade.evidence.verdicts import MetricAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The Deployment of one revision, as last seen."""
+
+    revision: str
+    version: str
+    role: Role | None
+    replicas: int
+    """Pods asked for: spec.replicas, or an autoscaler's minimum."""
+    ready: int
+    """Pods that are ready and run the current template."""
+    trouble: str = ""
+    """Why pods are not ready, for people; empty when nothing is known to be wrong."""
+    settled: bool = True
+    """The Deployment's controller has seen its newest generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """What the route object says, as last seen."""
+
+    found: bool
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Percent of this ModelDeployment's traffic by revision; revisions at 0 may be left out."""
+    current: bool = True
+    """Everything but the weights is as it would be written now."""
+    in_force: bool = False
+    """The data plane says that it has taken over exactly this generation of the object."""
+    problem: str = ""
+    """Why it cannot be written or is not accepted, for people; names what to change."""
+    writable: bool = True
+    """False: it cannot be written as asked (not found, foreign, ambiguous); see ``problem``."""
+
+    def weight_of(self, revision: str | None) -> int:
+        """Return a revision's percent; 0 when the route does not name it."""
+        return self.weights.get(revision, 0) if revision is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Requests that reached one revision, by its own counters."""
+
+    last_request_seen_at: datetime | None
+    """Time stamp of the newest sample that had increased; None when none did."""
+    newest_sample_at: datetime
+    """Time stamp of the newest sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at one ModelDeployment."""
+
+    name: str
+    namespace: str
+    generation: int
+    spec: ModelDeploymentSpec | None
+    """None when the spec cannot be read; then ``spec_problem`` says why."""
+    status: ModelDeploymentStatus
+    revision: str
+    """The hash of what the spec asks to be served; "" when the spec cannot be read."""
+    workloads: Mapping[str, Workload]
+    """Every revision that has a Deployment, by hash."""
+    route: RouteState
+    address: str | None
+    """The revision that the Service named like the ModelDeployment selects; None: no Service,
+    or it selects both."""
+    spec_problem: str = ""
+    answers: tuple[MetricAnswer, ...] | None = None
+    """The metrics of this look; None when none was due."""
+    leaving: Arrivals | None = None
+    """What the revision that is drained still receives; None: not asked, or not known."""
+    command: str = ""
+    """The annotation's value; "" for none."""
+    deleting: bool = False
+    has_finalizer: bool = False

@@ -1,0 +1,37 @@
+"""The one tree of errors.
+
+    CrossfadeError
+    ├── InvalidSpecError       the user must change the manifest; no retry until they do
+    ├── RouteError             the route cannot be written as asked; weights hold
+    ├── ClusterError           the API server refused or did not answer
+    │   └── ConflictError      somebody else wrote first: look again and retry
+    └── MetricSourceError      Prometheus refused, timed out or answered nonsense; weights hold
+
+"No data", "not found" and "not settled" are values, not errors.
+"""
+
+from __future__ import annotations
+
+
+class CrossfadeError(Exception):
+    """Anything that Crossfade itself raises."""
+
+
+class InvalidSpecError(CrossfadeError):
+    """The spec cannot be acted on; the message tells the user what to write."""
+
+
+class RouteError(CrossfadeError):
+    """The route cannot carry the split; the message tells the user what to change."""
+
+
+class ClusterError(CrossfadeError):
+    """A request to the API server failed; worth another try."""
+
+
+class ConflictError(ClusterError):
+    """The object changed since it was read; look again."""
+
+
+class MetricSourceError(CrossfadeError):
+    """The metric source gave no usable answer: unreachable, refused, partial or malformed."""

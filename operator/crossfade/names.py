@@ -1,0 +1,86 @@
+"""Every name, label, annotation and limit that Crossfade puts on a cluster, in one place.
+
+A name that is spelled here is spelled nowhere else. This module imports nothing of Crossfade.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+GROUP: Final = "crossfade.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "ModelDeployment"
+PLURAL: Final = "modeldeployments"
+
+FIELD_MANAGER: Final = "crossfade"
+"""The one field manager of every server-side apply."""
+
+FINALIZER: Final = f"{GROUP}/restore-route"
+"""Held only while a route that is not ours is modified: deletion must put it back first."""
+
+LABEL_NAME: Final = f"{GROUP}/name"
+"""On every child and every pod: the ModelDeployment's name."""
+
+LABEL_REVISION: Final = f"{GROUP}/revision"
+"""On every child of one revision and on its pods: the revision's hash."""
+
+LABEL_ROLE: Final = f"{GROUP}/role"
+"""On Deployments only, never on pods: a promotion changes it and must not restart a pod."""
+
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "crossfade"
+MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+
+ANNOTATION_COMMAND: Final = f"{GROUP}/command"
+"""A person's order on a ModelDeployment: promote, abort or retry. Consumed by the operator."""
+
+ANNOTATION_VERSION: Final = f"{GROUP}/model-version"
+"""On children and pods of a revision: the model version as the user wrote it."""
+
+ANNOTATION_ROUTE_HASH: Final = f"{GROUP}/route-hash"
+"""On a route of ours: a hash of everything in it but the weights, to see that it is current."""
+
+REVISION_HASH_LENGTH: Final = 8
+
+MAX_NAME_LENGTH: Final = 63 - 1 - REVISION_HASH_LENGTH
+"""Children are named ``<name>-<hash>``, and a Service's name is a DNS label of at most 63."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NamespacedName:
+    """The identity of a namespaced object."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def child_name(name: str, revision: str) -> str:
+    """Name the Deployment, Service, autoscaler and ControllerRevision of one revision."""
+    return f"{name}-{revision}"
+
+
+def pod_prefix(name: str, revision: str) -> str:
+    """Return what every pod's name of this revision starts with.
+
+    A Deployment names its pods ``<deployment>-<template hash>-<random>``, so series that carry
+    a pod's name can be joined to a revision also after the pod is gone.
+    """
+    return f"{child_name(name, revision)}-"
+
+
+def selector_labels(name: str, revision: str) -> dict[str, str]:
+    """Return the labels that select exactly the pods of one revision."""
+    return {LABEL_NAME: name, LABEL_REVISION: revision}
+
+
+def child_labels(name: str, revision: str | None = None) -> dict[str, str]:
+    """Return the labels of a child; with ``revision``, of a child of that revision."""
+    labels = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: name}
+    if revision is not None:
+        labels[LABEL_REVISION] = revision
+    return labels
