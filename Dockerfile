@@ -1,0 +1,34 @@
+# The operator's image; the sidecar runs from it too. From the root of the repository:
+#   docker build -t crossfade.dev/operator:dev .
+# The tests build this same file with buildah, on a base image made by debootstrap.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS dependencies
+COPY requirements/operator.txt /tmp/operator.txt
+# Byte code is checked neither by time stamp nor by hash: the files of an image do not change, and
+# layers may carry other time stamps.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip /opt/venv \
+    && python3 -m pip --python /opt/venv install --quiet --no-compile --only-binary :all: \
+        --require-hashes --requirement /tmp/operator.txt \
+    && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+
+FROM ${BASE_IMAGE} AS code
+COPY operator/crossfade /opt/crossfade/crossfade
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/crossfade
+
+FROM ${BASE_IMAGE}
+# Two layers: a change of the code leaves the dependencies' layer, by far the larger, as it is.
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=code /opt/crossfade /opt/crossfade
+# Two malloc arenas: more only fragment the heap of a process whose threads mostly wait.
+ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONPATH=/opt/crossfade \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=2
+WORKDIR /opt/crossfade
+# A number, so that `runAsNonRoot` can be checked; nothing is written, so a read-only root file
+# system does.
+USER 65532:65532
+ENTRYPOINT ["python", "-m", "crossfade"]
