@@ -414,13 +414,17 @@ class RolloutStatus(StatusModel):
     not_ready_since: datetime | None = None
     """Since when the canary's pods are not ready, while they should be."""
     weighted_at: datetime | None = None
-    """When the canary was first seen to have weight: evidence counts from here."""
+    """When the canary was first given weight: evidence counts from here."""
     in_force_at: datetime | None = None
     """When targetWeight was seen in force; empty until then."""
     lost_capacity: int = 0
     """How often the canary had weight and lost its ready pods."""
     promoted_step: int | None = None
     """The step whose pause a person ended."""
+    paused_since: datetime | None = None
+    """Since when the rollout waits for a person."""
+    paused_seconds: int = 0
+    """How long it waited for a person before; not counted towards deadlineSeconds."""
     deadline_passed: bool = False
     """deadlineSeconds is over, and onDeadline is hold."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+from typing_extensions import override
+
 Manifest = dict[str, Any]
 """A Kubernetes object as its API takes it."""
 
@@ -138,8 +140,10 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class MergePatch:
-    """A JSON merge patch of a few fields of an object of ours (``apiVersion``, ``kind`` and
-    ``metadata`` name it)."""
+    """A JSON merge patch of a few fields of an object of ours.
+
+    ``apiVersion``, ``kind`` and ``metadata`` say which.
+    """
 
     manifest: Manifest
 
@@ -163,5 +167,6 @@ class ObjectRef:
     namespace: str
     name: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"

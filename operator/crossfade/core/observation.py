@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from crossfade.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus
-from crossfade.core.actions import Role
+from crossfade.core.actions import Manifest, Role
 from crossfade.evidence.verdicts import MetricAnswer
 
 
@@ -78,11 +78,21 @@ class Observation:
     """The revision that the Service named like the ModelDeployment selects; None: no Service,
     or it selects both."""
     spec_problem: str = ""
+    needed: Mapping[int, int] = field(default_factory=dict)
+    """Canary pods that each weight of the ladder needs, by percent; 100 is the full capacity."""
     answers: tuple[MetricAnswer, ...] | None = None
     """The metrics of this look; None when none was due."""
+    known_answers: tuple[MetricAnswer, ...] | None = None
+    """The answers of the newest look of this process; None when it took none yet."""
     leaving: Arrivals | None = None
     """What the revision that is drained still receives; None: not asked, or not known."""
     command: str = ""
     """The annotation's value; "" for none."""
+    joins: bool = False
+    """The route is somebody else's and must be put back on deletion."""
+    original_backend: Manifest | None = None
+    """The backend of a joined route as it was before we replaced it; None: not seen."""
+    addressed: bool = True
+    """There is a Service for callers in the cluster beside the route (no gateway: it *is* it)."""
     deleting: bool = False
     has_finalizer: bool = False

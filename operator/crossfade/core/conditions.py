@@ -1,0 +1,129 @@
+"""What the status says for people and for other programs, derived from what was decided."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from crossfade.api.v1alpha1 import Condition, MetricStatus, ModelDeploymentStatus, Phase
+from crossfade.core.phases import WITH_CANARY
+from crossfade.core.turn import Turn
+from crossfade.evidence.verdicts import MetricAnswer, Verdict
+from crossfade.names import selector_labels
+
+
+def report(turn: Turn) -> None:
+    """Fill in verdict, metrics, replicas and conditions."""
+    if turn.seen.answers is not None:
+        _report_answers(turn, turn.seen.answers)
+    if turn.status.phase in (Phase.HEALTHY, Phase.ROLLED_BACK, Phase.PREPARING):
+        turn.set(verdict="", metrics=turn.status.metrics)
+    _report_stable(turn)
+    turn.set(
+        observed_generation=turn.seen.generation,
+        conditions=[_ready(turn), _progressing(turn), _route_accepted(turn)],
+    )
+
+
+def _report_answers(turn: Turn, answers: tuple[MetricAnswer, ...]) -> None:
+    turn.set(
+        metrics=[
+            MetricStatus(name=a.name, verdict=a.verdict.value, message=a.message) for a in answers
+        ],
+        verdict=verdict_of(answers),
+    )
+
+
+def verdict_of(answers: tuple[MetricAnswer, ...]) -> str:
+    """Sum up a look in one line: the worst answer decides, and says why."""
+    for verdict, word in (
+        (Verdict.HARM, "Harm"),
+        (Verdict.UNAVAILABLE, "Hold"),
+        (Verdict.NOT_ENOUGH_DATA, "Hold"),
+    ):
+        for answer in answers:
+            if answer.verdict is verdict:
+                return f"{word}: {answer.name}: {answer.message}"
+    return "Healthy"
+
+
+def _report_stable(turn: Turn) -> None:
+    stable = turn.status.stable
+    revision = stable.revision if stable is not None else turn.seen.revision
+    workload = turn.workload(revision)
+    labels = selector_labels(turn.seen.name, revision)
+    turn.set(
+        replicas=workload.replicas if workload is not None else 0,
+        ready_replicas=workload.ready if workload is not None else 0,
+        selector=",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+    )
+
+
+def _ready(turn: Turn) -> Condition:
+    status = turn.status
+    if status.stable is None:
+        return _condition(turn, "Ready", "False", "Initializing", status.message)
+    if turn.ready(status.stable.revision) == 0:
+        workload = turn.workload(status.stable.revision)
+        trouble = workload.trouble if workload is not None else "its Deployment is gone"
+        return _condition(
+            turn, "Ready", "False", "StableNotReady", f"no stable pod is ready: {trouble}"
+        )
+    return _condition(turn, "Ready", "True", "Serving", f"version {status.stable.version} serves")
+
+
+def _progressing(turn: Turn) -> Condition:
+    status = turn.status
+    going = status.phase in WITH_CANARY or status.phase in (Phase.INITIALIZING, Phase.ROLLING_BACK)
+    return _condition(
+        turn, "Progressing", "True" if going else "False", status.phase.value, status.message
+    )
+
+
+def _route_accepted(turn: Turn) -> Condition:
+    if turn.route_settled and not turn.writes_route:
+        return _condition(turn, "RouteAccepted", "True", "InForce", "the weights are in force")
+    route = turn.seen.route
+    if route.problem:
+        return _condition(turn, "RouteAccepted", "False", "RouteProblem", route.problem)
+    return _condition(
+        turn, "RouteAccepted", "Unknown", "Pending", "the weights are not in force yet"
+    )
+
+
+def _condition(
+    turn: Turn, type_: str, status: Literal["True", "False", "Unknown"], reason: str, message: str
+) -> Condition:
+    return Condition(
+        type=type_,
+        status=status,
+        observed_generation=turn.seen.generation,
+        last_transition_time=_transition_time(turn.seen.status, type_, status, turn.now),
+        reason=reason,
+        message=message,
+    )
+
+
+def _transition_time(
+    before: ModelDeploymentStatus, type_: str, status: str, now: datetime
+) -> datetime:
+    for condition in before.conditions:
+        if condition.type == type_ and condition.status == status:
+            return condition.last_transition_time
+    return now
+
+
+def is_worth_writing(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> bool:
+    """Tell whether two statuses differ in more than the numbers of the last look.
+
+    Numbers change with every look; writing each would cost a request a second and a rollout.
+    """
+    return _without_numbers(before) != _without_numbers(after)
+
+
+def _without_numbers(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+    verdicts = [m.model_copy(update={"message": ""}) for m in status.metrics]
+    conditions = [c.model_copy(update={"message": ""}) for c in status.conditions]
+    return status.model_copy(
+        update={"metrics": verdicts, "conditions": conditions, "verdict": "", "message": ""}
+    )

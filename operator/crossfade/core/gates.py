@@ -1,0 +1,126 @@
+"""What keeps a step from being passed, as an ordered list of gates.
+
+A gate answers None when it is open, or says for people what is waited for. The list reads as the
+specification; the first gate that is closed is the one that is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from crossfade.core.actions import Scale
+from crossfade.core.turn import Turn
+from crossfade.evidence.verdicts import Verdict
+
+Gate = Callable[[Turn], str | None]
+
+HUMAN_PAUSE: Final = "waits for a person: set the annotation crossfade.dev/command=promote"
+
+
+def closed_gate(turn: Turn) -> tuple[Gate, str] | None:
+    """Return the first closed gate and what it waits for; None when the step is passed."""
+    for gate in GATES:
+        waits_for = gate(turn)
+        if waits_for is not None:
+            return gate, waits_for
+    return None
+
+
+def spec_paused(turn: Turn) -> str | None:
+    """spec.rollout.paused holds everything."""
+    return "spec.rollout.paused is true" if turn.spec.rollout.paused else None
+
+
+def deadline(turn: Turn) -> str | None:
+    """After a deadline with ``hold`` only a person goes on."""
+    if not turn.rollout.deadline_passed or _waved_through(turn):
+        return None
+    return f"deadlineSeconds is over; {HUMAN_PAUSE}, or =abort"
+
+
+def capacity(turn: Turn) -> str | None:
+    """The canary's pods must be able to carry the weight that they have."""
+    needed = turn.seen.needed.get(turn.rollout.target_weight, 1)
+    ready = turn.ready(turn.canary.revision)
+    return f"{ready} of {needed} canary pods are ready" if ready < needed else None
+
+
+def evidence(turn: Turn) -> str | None:
+    """Every metric must be healthy; a person may overrule what is missing, never harm."""
+    if turn.spec.analysis is None or _waved_through(turn):
+        return None
+    if turn.seen.answers is None:
+        return "waits for the next look at the metrics"
+    for verdict in (Verdict.UNAVAILABLE, Verdict.NOT_ENOUGH_DATA):
+        for answer in turn.seen.answers:
+            if answer.verdict is verdict:
+                return f"{answer.name}: {answer.message}"
+    return None
+
+
+def dwell(turn: Turn) -> str | None:
+    """The shortest time at the weight."""
+    seconds = 0 if _waved_through(turn) else turn.steps[turn.rollout.step].min_seconds
+    return _until(turn, seconds, "at this weight for {left} s more")
+
+
+def timed_pause(turn: Turn) -> str | None:
+    """A pause that ends by itself."""
+    pause = turn.steps[turn.rollout.step].pause
+    if pause is None or pause.seconds is None or _waved_through(turn):
+        return None
+    return _until(turn, pause.seconds, "pauses for {left} s more")
+
+
+def human_pause(turn: Turn) -> str | None:
+    """A pause that a person ends."""
+    pause = turn.steps[turn.rollout.step].pause
+    if pause is None or pause.seconds is not None or _waved_through(turn):
+        return None
+    return HUMAN_PAUSE
+
+
+def next_capacity(turn: Turn) -> str | None:
+    """Capacity before route: the pods for the next weight must be ready before it is written."""
+    needed = turn.seen.needed.get(next_weight(turn), 1)
+    workload = turn.workload(turn.canary.revision)
+    if workload is None:
+        return "the canary's Deployment is gone"
+    if workload.replicas < needed:
+        turn.do(Scale(turn.canary.revision, needed))
+    if workload.ready < needed:
+        return f"{workload.ready} of the {needed} canary pods for the next weight are ready"
+    return None
+
+
+GATES: Final[tuple[Gate, ...]] = (
+    spec_paused,
+    deadline,
+    capacity,
+    evidence,
+    dwell,
+    timed_pause,
+    human_pause,
+    next_capacity,
+)
+
+
+def next_weight(turn: Turn) -> int:
+    """Return the weight after this step, in percent; 100 after the last."""
+    following = turn.rollout.step + 1
+    return turn.steps[following].weight_percent if following < len(turn.steps) else 100
+
+
+def _waved_through(turn: Turn) -> bool:
+    return turn.rollout.promoted_step == turn.rollout.step
+
+
+def _until(turn: Turn, seconds: int, words: str) -> str | None:
+    since = turn.rollout.in_force_at or turn.now
+    ends = since + timedelta(seconds=seconds)
+    if turn.now >= ends:
+        return None
+    turn.look_at(ends)
+    return words.format(left=int((ends - turn.now).total_seconds()) + 1)

@@ -1,0 +1,70 @@
+"""Taking a version back: the route first, at once, from every phase."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crossfade.api.v1alpha1 import Phase, RejectedRevision, RevisionStatus, RolloutStatus
+from crossfade.core.actions import SetWeights, Split
+from crossfade.core.turn import Turn
+
+REMEMBERED_REJECTIONS: Final = 10
+"""How many rejected revisions the status keeps; the oldest are forgotten."""
+
+
+def take_back(turn: Turn, reason: str, message: str, *, reject: bool = True) -> None:
+    """Roll the canary back to stable. Needs neither metrics nor a healthy canary."""
+    _write_route(turn, turn.stable.revision)
+    turn.set_rollout(target_weight=0, in_force_at=None)
+    _leave(turn, turn.canary, reason, message, reject=reject)
+
+
+def return_to_previous(turn: Turn, reason: str, message: str, *, reject: bool = True) -> None:
+    """Give everything back to the version before, which probation kept ready."""
+    previous, failed = turn.status.previous, turn.stable
+    if previous is None or turn.ready(previous.revision) == 0:
+        turn.set(message=f"{message}; the previous version is not ready, so nothing moves")
+        turn.look_in(1)
+        return
+    _write_route(turn, previous.revision)
+    turn.set(
+        stable=previous,
+        canary=failed,
+        previous=None,
+        promoted_at=None,
+        rollout=RolloutStatus(started_at=turn.now, weighted_at=turn.now),
+    )
+    _leave(turn, failed, reason, message, reject=reject)
+
+
+def _write_route(turn: Turn, revision: str) -> None:
+    carried = {r: share for r, share in turn.seen.route.weights.items() if share}
+    if turn.seen.route.writable and carried != {revision: 100}:
+        turn.do(SetWeights(Split(revision)))
+
+
+def _leave(turn: Turn, leaving: RevisionStatus, reason: str, message: str, *, reject: bool) -> None:
+    turn.move(Phase.ROLLING_BACK)
+    turn.set(message=message, drained_since=None)
+    turn.look_in(0)
+    if reject:
+        _remember(turn, leaving, reason, message)
+    kind = "Warning" if reject else "Normal"
+    stays = turn.stable.version
+    turn.announce(
+        kind,  # type: ignore[arg-type]  # a conditional of two literals
+        "RollingBack",
+        f"version {leaving.version} is taken back, {stays} serves ({reason}): {message}",
+    )
+
+
+def _remember(turn: Turn, leaving: RevisionStatus, reason: str, message: str) -> None:
+    entry = RejectedRevision(
+        revision=leaving.revision,
+        version=leaving.version,
+        reason=reason,
+        message=message,
+        at=turn.now,
+    )
+    others = [r for r in turn.status.rejected if r.revision != leaving.revision]
+    turn.set(rejected=[entry, *others][:REMEMBERED_REJECTIONS])

@@ -1,0 +1,300 @@
+"""Rules of the phases that have a canary: preparing, giving weight, promoting, taking back."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from crossfade.api.v1alpha1 import Phase, RolloutStatus
+from crossfade.core import gates
+from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, SetWeights, Split
+from crossfade.core.drain import is_drained
+from crossfade.core.rollback import take_back
+from crossfade.core.route import ensure_route
+from crossfade.core.turn import Turn, split_of
+
+LOSSES_TOLERATED: Final = 2
+"""How often a canary may lose all its ready pods while it has weight. One more is no accident."""
+
+
+def start(turn: Turn) -> None:
+    """Begin the rollout of what the spec asks for."""
+    canary = turn.target
+    turn.move(Phase.PREPARING)
+    turn.set(
+        canary=canary,
+        rollout=RolloutStatus(started_at=turn.now, not_ready_since=turn.now),
+        weight=0,
+        drained_since=None,
+        metrics=[],
+        verdict="",
+        message=f"version {canary.version} is getting ready",
+    )
+    turn.announce(
+        "Normal",
+        "RolloutStarted",
+        f"version {canary.version} is rolled out beside {turn.stable.version}",
+    )
+    turn.write_status_first()
+
+
+def preparing(turn: Turn) -> None:
+    """Bring the canary's pods up; nothing is routed to them."""
+    if _is_superseded(turn):
+        return
+    needed = turn.seen.needed.get(turn.steps[0].weight_percent, 1)
+    workload = turn.workload(turn.canary.revision)
+    if workload is None:
+        turn.do(EnsureWorkload(turn.canary.revision, Role.CANARY, needed))
+    elif workload.replicas < needed:
+        turn.do(Scale(turn.canary.revision, needed))
+    if workload is None or workload.ready < needed:
+        ensure_route(turn, Split(turn.stable.revision))
+        _await_readiness(turn, needed)
+    elif ensure_route(turn, Split(turn.stable.revision)):
+        _first_weight(turn)
+
+
+def _first_weight(turn: Turn) -> None:
+    if turn.spec.rollout.paused:
+        turn.set(message="ready; holds because spec.rollout.paused is true")
+        return
+    rollout = turn.rollout
+    turn.set_rollout(
+        not_ready_since=None,
+        ready_at=rollout.ready_at or turn.now,
+        weighted_at=rollout.weighted_at or turn.now,
+    )
+    _give(turn, step=0)
+
+
+def _await_readiness(turn: Turn, needed: int) -> None:
+    workload = turn.workload(turn.canary.revision)
+    ready, trouble = (workload.ready, workload.trouble) if workload is not None else (0, "")
+    since = turn.rollout.not_ready_since or turn.now
+    deadline = since + timedelta(seconds=turn.spec.rollout.ready_deadline_seconds)
+    words = f"{ready} of {needed} canary pods are ready" + (f": {trouble}" if trouble else "")
+    if turn.now >= deadline:
+        take_back(
+            turn,
+            "NotReady",
+            f"{words}, after {turn.spec.rollout.ready_deadline_seconds} s",
+        )
+        return
+    if turn.rollout.not_ready_since is None:
+        turn.set_rollout(not_ready_since=turn.now)
+    turn.set(message=words)
+    turn.look_at(deadline)
+
+
+def _give(turn: Turn, step: int) -> None:
+    """Write down the weight of a step; the route follows in the next turn."""
+    turn.move(Phase.PROGRESSING)
+    turn.set_rollout(
+        step=step,
+        target_weight=turn.steps[step].weight_percent,
+        in_force_at=None,
+        promoted_step=None,
+    )
+    turn.set(step=f"{step + 1}/{len(turn.steps)}", message="the weight is being set")
+    turn.write_status_first()
+
+
+def weighted(turn: Turn) -> None:
+    """Progressing, Paused and Promoting: the canary has weight, or is about to."""
+    if _is_superseded(turn) or _has_lost_its_pods(turn) or _is_past_deadline(turn):
+        return
+    _place_on_ladder(turn)
+    rollout = turn.rollout
+    split = split_of(turn.stable.revision, turn.canary.revision, rollout.target_weight)
+    if not ensure_route(turn, split, cautious=True):
+        return
+    if rollout.in_force_at is None:
+        _in_force(turn)
+    if turn.status.phase is Phase.PROMOTING:
+        _promoted(turn)
+        return
+    _pass_or_hold(turn)
+
+
+def _in_force(turn: Turn) -> None:
+    weight = turn.rollout.target_weight
+    turn.set(weight=weight)
+    turn.set_rollout(in_force_at=turn.now)
+    turn.announce(
+        "Normal",
+        "WeightInForce",
+        f"version {turn.canary.version} gets {weight} % of the traffic",
+    )
+
+
+def _pass_or_hold(turn: Turn) -> None:
+    closed = gates.closed_gate(turn)
+    if closed is None:
+        _resume_clock(turn)
+        _advance(turn)
+        return
+    gate, waits_for = closed
+    waits_for_person = gate in (gates.spec_paused, gates.human_pause)
+    pauses = waits_for_person or gate is gates.timed_pause
+    if waits_for_person and turn.rollout.paused_since is None:
+        turn.set_rollout(paused_since=turn.now)
+        turn.announce("Normal", "Paused", waits_for)
+    elif not waits_for_person:
+        _resume_clock(turn)
+    turn.move(Phase.PAUSED if pauses else Phase.PROGRESSING)
+    if gate is not gates.evidence or turn.seen.answers is not None:
+        turn.set(message=waits_for)
+
+
+def _resume_clock(turn: Turn) -> None:
+    paused_since = turn.rollout.paused_since
+    if paused_since is not None:
+        waited = int((turn.now - paused_since).total_seconds())
+        turn.set_rollout(paused_since=None, paused_seconds=turn.rollout.paused_seconds + waited)
+
+
+def _advance(turn: Turn) -> None:
+    following = turn.rollout.step + 1
+    if following < len(turn.steps):
+        _give(turn, following)
+        return
+    turn.move(Phase.PROMOTING)
+    turn.set_rollout(target_weight=100, in_force_at=None)
+    turn.set(message="all steps are passed; the canary is getting everything")
+    turn.write_status_first()
+
+
+def _promoted(turn: Turn) -> None:
+    """Rename the roles. No pod restarts and no model is loaded again."""
+    old, new = turn.stable, turn.canary
+    turn.move(Phase.PROBATION)
+    turn.set(
+        stable=new,
+        previous=old,
+        canary=None,
+        rollout=None,
+        weight=0,
+        step="",
+        promoted_at=turn.now,
+        drained_since=turn.now,
+        message=f"version {new.version} is promoted; {old.version} is kept ready",
+    )
+    turn.announce(
+        "Normal", "Promoted", f"version {new.version} is stable; {old.version} is kept ready"
+    )
+
+
+def _is_superseded(turn: Turn) -> bool:
+    """React to a spec that asks for something else than the canary."""
+    if turn.seen.revision == turn.canary.revision:
+        return False
+    asked, going = turn.target, turn.canary
+    if asked.revision == turn.stable.revision:
+        take_back(turn, "Cancelled", "the spec asks for the stable version again", reject=False)
+    else:
+        take_back(
+            turn,
+            "Superseded",
+            f"the spec asks for version {asked.version} instead of {going.version}",
+            reject=False,
+        )
+    return True
+
+
+def _has_lost_its_pods(turn: Turn) -> bool:
+    """No weight without a ready pod: users would get errors until the evidence is in."""
+    if turn.ready(turn.canary.revision) > 0:
+        return False
+    workload = turn.workload(turn.canary.revision)
+    trouble = workload.trouble if workload is not None else "its Deployment is gone"
+    words = "no canary pod is ready any more" + (f": {trouble}" if trouble else "")
+    if turn.rollout.lost_capacity >= LOSSES_TOLERATED:
+        take_back(turn, "Unstable", f"{words}, for the {LOSSES_TOLERATED + 1}rd time")
+        return True
+    carried = {r: share for r, share in turn.seen.route.weights.items() if share}
+    if turn.seen.route.writable and carried != {turn.stable.revision: 100}:
+        turn.do(SetWeights(Split(turn.stable.revision)))
+    turn.move(Phase.PREPARING)
+    turn.set_rollout(
+        step=-1,
+        target_weight=0,
+        in_force_at=None,
+        not_ready_since=turn.now,
+        lost_capacity=turn.rollout.lost_capacity + 1,
+    )
+    turn.set(weight=0, step="", message=words)
+    turn.announce("Warning", "CanaryNotReady", f"{words}; its weight is 0 until it is ready")
+    turn.look_in(0)
+    return True
+
+
+def _is_past_deadline(turn: Turn) -> bool:
+    rollout, rules = turn.rollout, turn.spec.rollout
+    if rollout.deadline_passed or rollout.paused_since or turn.status.phase is Phase.PROMOTING:
+        return False
+    ends = deadline_of(turn)
+    if turn.now < ends:
+        turn.look_at(ends)
+        return False
+    words = f"not promoted after {rules.deadline_seconds} s"
+    if rules.on_deadline == "rollBack":
+        take_back(turn, "DeadlineExceeded", words)
+        return True
+    turn.set_rollout(deadline_passed=True)
+    turn.announce("Warning", "DeadlineExceeded", f"{words}; the weight holds")
+    return False
+
+
+def deadline_of(turn: Turn) -> datetime:
+    """Return when deadlineSeconds is over; waiting for a person does not count."""
+    allowed = turn.spec.rollout.deadline_seconds + turn.rollout.paused_seconds
+    return turn.rollout.started_at + timedelta(seconds=allowed)
+
+
+def _place_on_ladder(turn: Turn) -> None:
+    """Find the step again after the ladder was edited; the weight itself stays as it is.
+
+    The canary stands on the last step that is not above its weight; below all of them it is on
+    the first, whose weight it then gets.
+    """
+    rollout = turn.rollout
+    if turn.status.phase is Phase.PROMOTING:
+        return
+    weights = [step.weight_percent for step in turn.steps]
+    passed = sum(1 for weight in weights if weight <= rollout.target_weight)
+    label = f"{max(passed, 1)}/{len(weights)}"
+    if rollout.step == passed - 1 and turn.status.step == label:
+        return
+    if passed == 0:
+        _give(turn, step=0)
+        return
+    turn.set_rollout(step=passed - 1)
+    turn.set(step=label)
+
+
+def rolling_back(turn: Turn) -> None:
+    """Keep the canary at zero, wait until it receives nothing, then remove it."""
+    in_force = ensure_route(turn, Split(turn.stable.revision))
+    unreachable = not turn.seen.route.writable
+    if not in_force and not unreachable:
+        return
+    if turn.status.weight:
+        turn.set(weight=0)
+    if turn.rollout.weighted_at is not None and not is_drained(turn):
+        return
+    leaving = turn.canary
+    turn.do(DeleteRevision(leaving.revision))
+    rejected = next((r for r in turn.status.rejected if r.revision == turn.seen.revision), None)
+    turn.move(Phase.ROLLED_BACK if rejected else Phase.HEALTHY)
+    turn.set(
+        canary=None,
+        rollout=None,
+        drained_since=None,
+        step="",
+        message=rejected.message if rejected else "",
+    )
+    turn.announce(
+        "Normal", "Removed", f"version {leaving.version} received nothing more and is removed"
+    )
+    turn.look_in(0)

@@ -1,0 +1,84 @@
+"""Rules of the phases without a canary: the first version, the healthy state, probation."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from crossfade.api.v1alpha1 import Phase
+from crossfade.core import rollout
+from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
+from crossfade.core.drain import is_drained
+from crossfade.core.rollback import return_to_previous
+from crossfade.core.route import ensure_route
+from crossfade.core.turn import Turn
+
+
+def initializing(turn: Turn) -> None:
+    """Bring the first version up, then route to it. Nothing serves yet, so nothing is judged."""
+    target, full = turn.target, turn.seen.needed.get(100, 1)
+    workload = turn.workload(target.revision)
+    for other in turn.seen.workloads:
+        if other != target.revision:
+            turn.do(DeleteRevision(other))
+    if workload is None:
+        turn.do(EnsureWorkload(target.revision, Role.STABLE, full))
+        turn.set(message=f"version {target.version} is being created")
+        return
+    if workload.replicas != full:
+        turn.do(Scale(target.revision, full))
+    if workload.ready == 0:
+        trouble = f": {workload.trouble}" if workload.trouble else ""
+        turn.set(message=f"0 of {full} pods of the first version are ready{trouble}")
+        return
+    if not ensure_route(turn, Split(target.revision)):
+        return
+    turn.move(Phase.HEALTHY)
+    turn.set(stable=target, message="")
+    turn.announce("Normal", "Serving", f"version {target.version} serves")
+
+
+def healthy(turn: Turn) -> None:
+    """Stable serves; roll out what the spec asks for if it is something else."""
+    ensure_route(turn, Split(turn.stable.revision))
+    if turn.seen.revision == turn.stable.revision:
+        turn.move(Phase.HEALTHY)
+        if turn.route_settled:
+            turn.set(message="")
+        return
+    rejected = next((r for r in turn.status.rejected if r.revision == turn.seen.revision), None)
+    if rejected is None:
+        if turn.route_settled:
+            rollout.start(turn)
+        return
+    turn.move(Phase.ROLLED_BACK)
+    turn.set(
+        message=f"version {rejected.version} was rejected ({rejected.reason}): "
+        f"{rejected.message}; change the spec, or set the annotation crossfade.dev/command=retry"
+    )
+
+
+def probation(turn: Turn) -> None:
+    """Keep the old version ready for a while, then remove it."""
+    previous = turn.status.previous
+    if previous is not None and turn.seen.revision == previous.revision:
+        return_to_previous(
+            turn, "Cancelled", "the spec asks for the previous version again", reject=False
+        )
+        return
+    if not ensure_route(turn, Split(turn.stable.revision), cautious=True):
+        return
+    started = turn.status.promoted_at or turn.now
+    ends = started + timedelta(seconds=turn.spec.rollout.probation_seconds)
+    if turn.now < ends and turn.seen.revision == turn.stable.revision:
+        turn.look_at(ends)
+        return
+    if previous is not None:
+        if not is_drained(turn):
+            return
+        turn.do(DeleteRevision(previous.revision))
+        turn.announce("Normal", "Removed", f"version {previous.version} is removed")
+    turn.move(Phase.HEALTHY)
+    turn.set(
+        previous=None, promoted_at=None, drained_since=None, metrics=[], verdict="", message=""
+    )
+    turn.look_in(0)
