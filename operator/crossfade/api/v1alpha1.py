@@ -1,17 +1,17 @@
 """The ModelDeployment as users write it and as the operator reports it.
 
-These models are the single source of the CustomResourceDefinition: a docstring under a field
-becomes its description, so it is written for the user. Rules over several fields are CEL,
-beside the schema (``api/schema.py``). Nothing here knows of clusters or clocks.
+These models are the single source of the CustomResourceDefinition (``api/schema.py``): a docstring
+under a field becomes its description, followed by that of the field's model, so both are written
+for the user. Rules over several fields are CEL (``api/rules.py``). Nothing here knows of clusters
+or clocks.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasGenerator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 
@@ -29,7 +29,7 @@ class ApiModel(BaseModel):
 
 
 class StatusModel(ApiModel):
-    """Like :class:`ApiModel`, but forgiving: what a newer operator wrote is dropped, not refused."""
+    """Forgiving: what a newer operator wrote is dropped, not refused."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -38,6 +38,31 @@ PreservedObject = Annotated[
     dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 ]
 """An object of another API, passed on as it is and checked by the API server when applied."""
+
+
+def _with_containers(template: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a pod template without containers: everything else is for the API server to check."""
+    spec = template.get("spec")
+    containers = spec.get("containers") if isinstance(spec, dict) else None
+    if not isinstance(containers, list) or not containers:
+        raise ValueError("write at least one container under spec.containers")
+    if not all(isinstance(container, dict) for container in containers):
+        raise ValueError("every container must be an object with a name and an image")
+    return template
+
+
+PodTemplate = Annotated[PreservedObject, AfterValidator(_with_containers)]
+"""A pod template whose ``spec.containers`` has at least one container."""
+
+Hostname = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    ),
+]
+"""As in an HTTPRoute: a DNS name in lower case, whose first part may be a star."""
 
 
 # ── spec ──────────────────────────────────────────────────────────────────────────────────────
@@ -49,11 +74,15 @@ class Model(ApiModel):
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """The model's name, as the model server knows it."""
     version: Annotated[str, Field(min_length=1, max_length=63)]
-    """The model's version, as people know it, for example "2.3.0"."""
+    """The model's version, as people know it, for example "2.3.0". The containers of the template
+    find it in the environment variable CROSSFADE_MODEL_VERSION, and the name in
+    CROSSFADE_MODEL_NAME."""
     uri: Annotated[str, Field(max_length=1024)] | None = None
-    """Where the model comes from. Recorded and part of the revision; nothing is fetched from it."""
+    """Where the model comes from. Crossfade fetches nothing from it: the containers of the template
+    find it in the environment variable CROSSFADE_MODEL_URI."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """The SHA-256 of the model's artifact, 64 hex digits. Recorded and part of the revision."""
+    """The SHA-256 of the model's artifact, 64 hex digits. It is recorded, and a change of it is a
+    new version to roll out."""
 
 
 class Serving(ApiModel):
@@ -61,9 +90,10 @@ class Serving(ApiModel):
 
     protocol: Literal["openInference", "http"] = "openInference"
     """openInference: a container without a readinessProbe gets one that asks the model itself
-    (/v2/models/NAME/ready). http: give the container a readinessProbe of your own."""
+    (/v2/models/NAME/ready). http: give a container a readinessProbe of your own."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
-    """The port on which the model's pods answer requests."""
+    """The port on which the model's pods answer requests, and the port of their Services. It cannot
+    be changed later."""
 
 
 class Autoscaling(ApiModel):
@@ -74,7 +104,8 @@ class Autoscaling(ApiModel):
     max_replicas: Annotated[int, Field(ge=1, le=10000)]
     """The most pods of one version."""
     metrics: list[PreservedObject] = Field(default_factory=list, max_length=16)
-    """As spec.metrics of an autoscaling/v2 HorizontalPodAutoscaler."""
+    """As spec.metrics of an autoscaling/v2 HorizontalPodAutoscaler; none means 80 % of the CPU that
+    the pods request."""
     behavior: PreservedObject | None = None
     """As spec.behavior of an autoscaling/v2 HorizontalPodAutoscaler."""
 
@@ -100,26 +131,25 @@ class RouteRef(ApiModel):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
-    """The HTTPRoute's name."""
+    """The HTTPRoute's name. It cannot be changed later."""
     rule: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """The name of the rule to join. It may be left out when only one rule names the Service."""
+    """The name of the rule to join. It may be left out when only one rule names the Service. It
+    cannot be changed later."""
 
 
 class GatewayTraffic(ApiModel):
-    """Weights on a Gateway API HTTPRoute: parentRefs for a route of Crossfade's own, or routeRef."""
+    """Give parentRefs for a route of Crossfade's own, or routeRef. It cannot be changed later."""
 
     parent_refs: Annotated[list[ParentRef], Field(min_length=1, max_length=8)] | None = None
     """The Gateways for a route that Crossfade creates and owns."""
-    hostnames: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
-        default_factory=list, max_length=16
-    )
+    hostnames: list[Hostname] = Field(default_factory=list, max_length=16)
     """The host names of that route; none means every host of the Gateway's listeners."""
     route_ref: RouteRef | None = None
     """Join an HTTPRoute that exists, instead of owning one."""
 
 
 class IstioTraffic(ApiModel):
-    """Weights on an Istio VirtualService that Crossfade creates and owns."""
+    """Crossfade creates and owns the VirtualService."""
 
     hosts: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=253)]],
@@ -133,7 +163,7 @@ class IstioTraffic(ApiModel):
 
 
 class ReplicasTraffic(ApiModel):
-    """No gateway: the Service named like the ModelDeployment selects the pods of both versions.
+    """The Service named like the ModelDeployment selects the pods of both versions.
 
     The share of a version is its share of the ready pods, so weights are met only roughly, and
     a canary gets at most half until it is promoted.
@@ -141,21 +171,21 @@ class ReplicasTraffic(ApiModel):
 
 
 class Traffic(ApiModel):
-    """Who splits the traffic: exactly one of gateway, istio and replicas."""
+    """Exactly one of gateway, istio and replicas, for good: it cannot be changed later."""
 
     gateway: GatewayTraffic | None = None
-    """A Gateway API HTTPRoute."""
+    """Weights on a Gateway API HTTPRoute."""
     istio: IstioTraffic | None = None
-    """An Istio VirtualService."""
+    """Weights on an Istio VirtualService."""
     replicas: ReplicasTraffic | None = None
     """No gateway: the split follows the number of ready pods. Write "replicas: {}"."""
 
 
 class Pause(ApiModel):
-    """Wait at this step."""
+    """Write "pause: {}" to wait for a person who sets crossfade.dev/command=promote, an annotation."""
 
     seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
-    """How long; without it, until somebody sets the annotation crossfade.dev/command=promote."""
+    """How long to wait, in seconds; without it, until somebody says promote."""
 
 
 class Step(ApiModel):
@@ -168,7 +198,7 @@ class Step(ApiModel):
     min_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = 60
     """The shortest time at this weight, in seconds, from when the weight is seen in force."""
     pause: Pause | None = None
-    """Wait here, for a time or for a person."""
+    """Wait at this weight, for a time or for a person."""
 
 
 DEFAULT_STEPS = (
@@ -188,13 +218,16 @@ class Rollout(ApiModel):
     paused: bool = False
     """Hold the weight where it is. A version that does harm is still rolled back."""
     ready_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 600
-    """How long a new version may take until its pods are ready; then it is rolled back."""
+    """How long a new version may take until its pods are ready, in seconds; then it is rolled
+    back."""
     deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000)] = 86_400
-    """How long the rollout may take from its start to its promotion, pauses for a person apart."""
+    """How long the rollout may take from its start to its promotion, in seconds; the time in which
+    it waits for a person does not count."""
     on_deadline: Literal["hold", "rollBack"] = "hold"
     """What happens at deadlineSeconds: hold the weight and say so, or roll back."""
     probation_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = 300
-    """How long the old version stays ready after the promotion, for an instant return."""
+    """How long the old version stays ready after the promotion, for an instant return, in
+    seconds."""
 
 
 class SecretKeyRef(ApiModel):
@@ -234,9 +267,9 @@ class Prometheus(ApiModel):
     basic_auth: SecretRef | None = None
     """A Secret of type kubernetes.io/basic-auth: its keys username and password are sent."""
     tls: Tls | None = None
-    """TLS settings for an https address."""
+    """TLS settings, for an https address only."""
     timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 5
-    """How long one query may take."""
+    """How long one query may take, in seconds."""
 
 
 SeriesSelector = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -276,7 +309,7 @@ class WorseThanStable(ApiModel):
 
 
 class ErrorRate(ApiModel):
-    """A limit on the share of requests that fail. Give maxPercent, worseThanStable, or both."""
+    """Give maxPercent, worseThanStable, or both."""
 
     max_percent: Annotated[float, Field(gt=0, lt=100)] | None = None
     """The highest tolerated share, in percent. The version is rolled back once it is practically
@@ -286,7 +319,7 @@ class ErrorRate(ApiModel):
 
 
 class Latency(ApiModel):
-    """A limit on the share of requests that are slower than a time."""
+    """Give maxMilliseconds, and maxSlowPercent, worseThanStable, or both."""
 
     max_milliseconds: Annotated[float, Field(gt=0, le=86_400_000)]
     """A request is slow when it takes longer. Must be a bucket border of the histogram."""
@@ -297,7 +330,7 @@ class Latency(ApiModel):
 
 
 class Query(ApiModel):
-    """A limit on the result of any PromQL, looked at every interval. Give max, min, or both.
+    """It is looked at every interval. Give max, min, or both.
 
     A plain threshold on a noisy ratio takes healthy versions back: at 1 % errors, a limit of 2 %
     and little traffic more often than not. Prefer errorRate and latency where there are counters.
@@ -321,13 +354,13 @@ class Metric(ApiModel):
     name: Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
     """A name for messages, unique in the list."""
     error_rate: ErrorRate | None = None
-    """Requests that fail."""
+    """A limit on the share of requests that fail."""
     latency: Latency | None = None
-    """Requests that are slow."""
+    """A limit on the share of requests that are slower than a time."""
     query: Query | None = None
-    """Any PromQL."""
+    """A limit on the result of any PromQL."""
     source: Source | None = None
-    """Where this metric's series come from, instead of analysis.source."""
+    """Where this metric's series come from, instead of analysis.source. Not for a query."""
 
 
 class Analysis(ApiModel):
@@ -336,7 +369,7 @@ class Analysis(ApiModel):
     prometheus: Prometheus
     """The Prometheus to ask."""
     interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
-    """The time between two looks."""
+    """The time between two looks at the metrics, in seconds."""
     source: Source | None = None
     """Where the counters and histograms of errorRate and latency come from."""
     metrics: Annotated[list[Metric], Field(min_length=1, max_length=16)]
@@ -351,25 +384,26 @@ class ModelDeploymentSpec(ApiModel):
     serving: Serving = Serving()
     """How the model is served."""
     replicas: Annotated[int, Field(ge=1, le=10000)] | None = None
-    """The pods of the stable version; by default 1. The canary gets its share of them."""
+    """The pods of the stable version; by default 1. The canary gets its share of them. Once it is
+    set, kubectl scale works too."""
     autoscaling: Autoscaling | None = None
     """An autoscaler for each version, instead of replicas."""
-    template: PreservedObject
+    template: PodTemplate
     """The pod template, as in a Deployment. A change of anything here is a new version to roll
-    out."""
+    out. The first container is the model server."""
     traffic: Traffic
     """Who splits the traffic."""
     rollout: Rollout = Rollout()
     """How a new version gets its traffic."""
     analysis: Analysis | None = None
-    """How a version is judged. Without it every step needs a pause: then a person decides."""
+    """How a version is judged. Without it every step needs a pause: then people decide."""
 
 
 # ── status ────────────────────────────────────────────────────────────────────────────────────
 
 
 class Phase(StrEnum):
-    """Where a ModelDeployment is. ``core/phases.py`` has the legal moves."""
+    """Where a ModelDeployment is; ``core/phases.py`` has the legal moves."""
 
     INITIALIZING = "Initializing"
     """The first version is being brought up; nothing serves yet."""
@@ -403,25 +437,25 @@ class RevisionStatus(StatusModel):
 class RolloutStatus(StatusModel):
     """Where the rollout of the canary is. Time stamps live here, never in memory."""
 
-    started_at: datetime
+    started_at: AwareDatetime
     """When the canary was first seen in the spec."""
     step: int = -1
     """The index of the step in spec.rollout.steps, from 0; -1 before the first."""
     target_weight: int = 0
     """The weight that the canary is meant to have, in percent."""
-    ready_at: datetime | None = None
+    ready_at: AwareDatetime | None = None
     """When the canary's pods were first ready."""
-    not_ready_since: datetime | None = None
+    not_ready_since: AwareDatetime | None = None
     """Since when the canary's pods are not ready, while they should be."""
-    weighted_at: datetime | None = None
+    weighted_at: AwareDatetime | None = None
     """When the canary was first given weight: evidence counts from here."""
-    in_force_at: datetime | None = None
+    in_force_at: AwareDatetime | None = None
     """When targetWeight was seen in force; empty until then."""
     lost_capacity: int = 0
     """How often the canary had weight and lost its ready pods."""
     promoted_step: int | None = None
     """The step whose pause a person ended."""
-    paused_since: datetime | None = None
+    paused_since: AwareDatetime | None = None
     """Since when the rollout waits for a person."""
     paused_seconds: int = 0
     """How long it waited for a person before; not counted towards deadlineSeconds."""
@@ -440,7 +474,7 @@ class RejectedRevision(StatusModel):
     """Why, as one CamelCase word."""
     message: str
     """Why, as a sentence."""
-    at: datetime
+    at: AwareDatetime
     """When."""
 
 
@@ -464,7 +498,7 @@ class Condition(StatusModel):
     """True, False or Unknown."""
     observed_generation: int
     """The generation of the spec that this speaks of."""
-    last_transition_time: datetime
+    last_transition_time: AwareDatetime
     """When status last changed."""
     reason: str
     """Why, as one CamelCase word."""
@@ -495,9 +529,9 @@ class ModelDeploymentStatus(StatusModel):
     """What is going on, as a sentence."""
     rollout: RolloutStatus | None = None
     """Where the rollout is."""
-    promoted_at: datetime | None = None
+    promoted_at: AwareDatetime | None = None
     """When stable was promoted; empty after probation."""
-    drained_since: datetime | None = None
+    drained_since: AwareDatetime | None = None
     """When the version that is leaving was seen without weight."""
     rejected: list[RejectedRevision] = Field(default_factory=list)
     """Versions that were rolled back, the latest first."""
