@@ -6,12 +6,14 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS dependencies
 COPY requirements/operator.txt /tmp/operator.txt
 # Byte code is checked neither by time stamp nor by hash: the files of an image do not change, and
-# layers may carry other time stamps.
+# layers may carry other time stamps. The Kubernetes client's generated models and calls, 50 MB of
+# byte code, are not used by its dynamic client.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv install --quiet --no-compile --only-binary :all: \
         --require-hashes --requirement /tmp/operator.txt \
-    && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+    && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        -x 'kubernetes/(aio/)?client/(models|api)/[a-z]' /opt/venv/lib
 
 FROM ${BASE_IMAGE} AS code
 COPY operator/crossfade /opt/crossfade/crossfade
@@ -21,11 +23,13 @@ FROM ${BASE_IMAGE}
 # Two layers: a change of the code leaves the dependencies' layer, by far the larger, as it is.
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=code /opt/crossfade /opt/crossfade
-# Two malloc arenas: more only fragment the heap of a process whose threads mostly wait.
+# Two malloc arenas: more only fragment the heap of a process whose threads mostly wait. A HOME,
+# since importing kubernetes.aio fails for a user who has none.
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/opt/crossfade \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
     MALLOC_ARENA_MAX=2
 WORKDIR /opt/crossfade
 # A number, so that `runAsNonRoot` can be checked; nothing is written, so a read-only root file

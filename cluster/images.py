@@ -211,8 +211,8 @@ def _make_base(archive: Path) -> None:
     """Make Debian with Python by debootstrap, from the mirror that it uses of its own accord."""
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".python-") as scratch:
         root = Path(scratch) / "root"
-        include = f"--include={','.join(BASE_PACKAGES)}"
-        command = ["debootstrap", "--variant=minbase", include, SUITE, root]
+        command: list[str | Path] = ["debootstrap", "--variant=minbase"]
+        command += [f"--include={','.join(BASE_PACKAGES)}", SUITE, root]
         run(command, log=archive.parent / "python.log", timeout_seconds=1800)
         for folder in BASE_TRIM:
             _empty(root / folder)
@@ -220,11 +220,11 @@ def _make_base(archive: Path) -> None:
         for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
             marker.unlink()
         # The packages' byte code is checked against time stamps that a layer does not keep.
-        compile_all = ["python3", "-m", "compileall", "-q", "-f", "-j", "0"]
-        unchecked = ["--invalidation-mode", "unchecked-hash"]
+        compile_all = "python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash"
         library = ["/usr/lib/python3", "/usr/lib/python3.11"]
         # Python 2 templates among the libraries do not compile: not an error.
-        run(["chroot", root, *compile_all, *unchecked, *library], timeout_seconds=600, check=False)
+        command = ["chroot", root, *compile_all.split(), *library]
+        run(command, timeout_seconds=600, check=False)
         layer = layer_from_folder(Path(scratch) / "layer.tar", root)
         write_image(archive, f"crossfade.dev/python:{_base_key()}", [layer], cmd=["python3"])
 
@@ -242,10 +242,10 @@ def _empty(folder: Path) -> None:
 
 def _buildah(paths: Paths, *words: str | Path, timeout_seconds: float = 300) -> str:
     storage = paths.cache / "buildah"
-    command = ["buildah", "--root", storage / "root", "--runroot", storage / "run"]
-    driver = ["--storage-driver", _storage_driver(paths)]
+    command: list[str | Path] = ["buildah", "--root", storage / "root"]
+    command += ["--runroot", storage / "run", "--storage-driver", _storage_driver(paths)]
     log = paths.images / "buildah.log"
-    return run([*command, *driver, *words], log=log, timeout_seconds=timeout_seconds)
+    return run([*command, *words], log=log, timeout_seconds=timeout_seconds)
 
 
 def _storage_driver(paths: Paths) -> str:
@@ -274,7 +274,10 @@ def _pip_mounts(scratch: Path) -> list[str]:
     """Give pip in the build the host's configuration, by mounts that no layer keeps."""
     settings = _pip_settings()
     mounts = []
-    certificates = [settings.pop("cert", ""), *map(_variable, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))]
+    certificates = [
+        settings.pop("cert", ""),
+        *map(_variable, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")),
+    ]
     if found := next((it for it in certificates if it and Path(it).is_file()), None):
         mounts.append(f"{found}:/etc/pip-certificates.pem:ro")
         settings["cert"] = "/etc/pip-certificates.pem"

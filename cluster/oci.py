@@ -70,7 +70,9 @@ def write_image(
             "created": _CREATED,
             "architecture": _architecture(),
             "os": "linux",
-            "config": _process_config(entrypoint, cmd, env, user, workdir, labels),
+            "config": _process_config(
+                entrypoint=entrypoint, cmd=cmd, env=env, user=user, workdir=workdir, labels=labels
+            ),
             "rootfs": {"type": "layers", "diff_ids": [d["digest"] for d in descriptors]},
             "history": [{"created": _CREATED, "created_by": "crossfade"} for _ in descriptors],
         }
@@ -138,6 +140,7 @@ def image_digest(archive: Path) -> str:
 
 
 def _process_config(
+    *,
     entrypoint: Sequence[str],
     cmd: Sequence[str],
     env: Mapping[str, str],

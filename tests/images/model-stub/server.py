@@ -209,7 +209,7 @@ class Model:
         lines.append(f"model_request_seconds_count {total}")
         return "\n".join(lines) + "\n"
 
-    def _read(self, path: str) -> Response:
+    def _read(self, path: str) -> Response:  # noqa: PLR0911 - one for each path
         match path.split("/")[1:]:
             case ["metrics"]:
                 text = "text/plain; version=0.0.4; charset=utf-8"
@@ -270,7 +270,7 @@ class Model:
 
 
 def _dice(settings: Settings) -> random.Random:
-    return random.Random(settings.ERROR_SEED if settings.ERROR_SEED >= 0 else None)  # noqa: S311
+    return random.Random(settings.ERROR_SEED if settings.ERROR_SEED >= 0 else None)
 
 
 def _json(value: object, *, code: int = 200) -> Response:
@@ -294,12 +294,12 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows the type
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._connections.add(self)
 
     @override
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._transport = None
         self._connections.discard(self)
 
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
 
     def _serve(self, head: bytes, body: bytes, *, close: bool) -> None:
         parts = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        if len(parts) != 3:  # noqa: PLR2004 - method, target, version
+        if len(parts) != 3:
             self._send(_error(400, "not HTTP"), close=True)
             return
         method, target, version = parts
