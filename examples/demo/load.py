@@ -20,13 +20,14 @@ import json
 import select
 import socket
 import time
-from array import array
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from examples.demo.http1 import Response, header, parse_response
+from examples.demo.stats import LOST_BY_STATUS, NO_READING, Fate, Reading, Record, Stats
 
 if TYPE_CHECKING:
     from typing_extensions import override
@@ -50,272 +51,19 @@ TICK_SECONDS: Final = 0.001
 LOOK_SECONDS: Final = 0.05
 """How often, at least, time-outs and `stop` are looked at."""
 
-MAX_BUFFER_BYTES: Final = 16_777_216
-
-
-# ── what became of the requests ───────────────────────────────────────────────────────────────
-
-
-class Fate(IntEnum):
-    """What became of a request. All but `ANSWERED` are losses."""
-
-    ANSWERED = 0
-    """A model answered, with whatever status: 500 is an answer, and `Stats.failed` counts it."""
-    CONNECT = 1
-    """No connection within the time-out, or refused."""
-    RESET = 2
-    """The connection ended before the answer was whole."""
-    TIMEOUT = 3
-    """No whole answer within the time-out."""
-    UNSENT = 4
-    """All connections stayed busy until the time-out: the server is slower than the load."""
-    MALFORMED = 5
-    """Not HTTP, or not what `read` understands."""
-    NOT_FOUND = 6
-    """404: the gateway has no route."""
-    BAD_GATEWAY = 7
-    """502: the gateway could not reach a pod."""
-    UNAVAILABLE = 8
-    """503: the gateway has no pod, or the pod's model is not loaded."""
-    GATEWAY_TIMEOUT = 9
-    """504: the gateway waited in vain."""
-
-
-LOST_BY_STATUS: Final = {
-    404: Fate.NOT_FOUND,
-    502: Fate.BAD_GATEWAY,
-    503: Fate.UNAVAILABLE,
-    504: Fate.GATEWAY_TIMEOUT,
-}
-
-
-class Judgement(IntEnum):
-    """Whether an answer was right, as far as the caller can tell."""
-
-    UNKNOWN = 0
-    RIGHT = 1
-    WRONG = 2
-
-
-class Response(NamedTuple):
-    """An HTTP response, whole."""
-
-    status: int
-    head: bytes
-    """Status line and header lines, in lower case."""
-    body: bytes
-    keep_alive: bool = True
-
-
-class Reading(NamedTuple):
-    """What the caller reads from an answer."""
-
-    version: str
-    """The model version that answered; "" if the answer does not say."""
-    judgement: Judgement = Judgement.UNKNOWN
-
-
-class Record(NamedTuple):
-    """One request. Times are seconds since the epoch."""
-
-    due_at: float
-    seconds: float
-    """From when it was due to its fate."""
-    fate: Fate
-    status: int
-    """The HTTP status; 0 if there was none."""
-    version: str
-    judgement: Judgement
-
-    @property
-    def ended_at(self) -> float:
-        """When its fate was known."""
-        return self.due_at + self.seconds
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether a version answered, and the user had rather it had not: an error, or wrong."""
-        failed = self.fate is Fate.ANSWERED and self.status >= 400  # noqa: PLR2004 - HTTP errors
-        return failed or self.judgement is Judgement.WRONG
-
-
-@dataclass(slots=True)
-class Stats:
-    """Every request of a run: 20 bytes each, in the order in which their fates were known."""
-
-    scheduled: int = 0
-    """Requests that became due: at the end, exactly `len(stats)`."""
-    versions: list[str] = field(default_factory=lambda: [""])
-    """The versions that answered, in the order of appearance; the first entry is "unknown"."""
-    _due_at: array[float] = field(default_factory=lambda: array("d"))
-    _seconds: array[float] = field(default_factory=lambda: array("f"))
-    _fate: array[int] = field(default_factory=lambda: array("B"))
-    _status: array[int] = field(default_factory=lambda: array("H"))
-    _version: array[int] = field(default_factory=lambda: array("H"))
-    _judgement: array[int] = field(default_factory=lambda: array("B"))
-
-    def add(self, record: Record) -> None:
-        """Account for one request."""
-        if record.version not in self.versions:
-            self.versions.append(record.version)
-        self._due_at.append(record.due_at)
-        self._seconds.append(record.seconds)
-        self._fate.append(record.fate)
-        self._status.append(record.status)
-        self._version.append(self.versions.index(record.version))
-        self._judgement.append(record.judgement)
-
-    def __len__(self) -> int:
-        return len(self._fate)
-
-    def __iter__(self) -> Iterator[Record]:
-        return map(self._record, range(len(self)))
-
-    def tail(self, start: int) -> Iterator[Record]:
-        """Iterate over the records from index `start`: what came since the last look."""
-        return map(self._record, range(start, len(self)))
-
-    def _record(self, index: int) -> Record:
-        return Record(
-            due_at=self._due_at[index],
-            seconds=self._seconds[index],
-            fate=Fate(self._fate[index]),
-            status=self._status[index],
-            version=self.versions[self._version[index]],
-            judgement=Judgement(self._judgement[index]),
-        )
-
-    def between(self, begin: float, end: float) -> Iterator[Record]:
-        """Iterate over the requests whose fate was known in [`begin`, `end`), epoch seconds."""
-        return (record for record in self if begin <= record.ended_at < end)
-
-    def answers_by_version(self, begin: float = 0.0, end: float = float("inf")) -> Counter[str]:
-        """Count the answers of each version, whatever their status, in [`begin`, `end`)."""
-        answered = (it for it in self.between(begin, end) if it.fate is Fate.ANSWERED)
-        return Counter(it.version for it in answered)
-
-    def bad_by_version(self, begin: float = 0.0, end: float = float("inf")) -> Counter[str]:
-        """Count the wrong or failed answers of each version in [`begin`, `end`)."""
-        return Counter(it.version for it in self.between(begin, end) if it.is_bad)
-
-    def statuses(self) -> Counter[int]:
-        """Count the requests by HTTP status; 0 is none."""
-        return Counter(self._status)
-
-    def failed(self) -> int:
-        """Count the answers that are errors of a model: those that are no losses, from 400 on."""
-        pairs = zip(self._fate, self._status, strict=True)
-        return sum(fate == Fate.ANSWERED and status >= 400 for fate, status in pairs)  # noqa: PLR2004
-
-    def lost(self) -> Counter[Fate]:
-        """Count the losses by kind; kinds without a loss are left out."""
-        return Counter(Fate(it) for it in self._fate if it != Fate.ANSWERED)
-
-    def first_bad_at(self, version: str) -> float | None:
-        """Return when a version's first wrong or failed answer arrived; None if none did."""
-        times = (it.ended_at for it in self if it.is_bad and it.version == version)
-        return min(times, default=None)
-
-    def last_answer_at(self, version: str) -> float | None:
-        """Return when a version's last answer arrived; None if none did."""
-        times = (it.ended_at for it in self if it.fate is Fate.ANSWERED and it.version == version)
-        return max(times, default=None)
-
-    def latency_seconds(
-        self, quantiles: Sequence[float], version: str | None = None
-    ) -> list[float]:
-        """Return quantiles of the latency of answers, nearest rank; NaN where there are none.
-
-        Args:
-            quantiles: Each from 0 to 1.
-            version: Count this version's answers only.
-        """
-        answered = (it for it in self if it.fate is Fate.ANSWERED)
-        seconds = sorted(it.seconds for it in answered if version in {None, it.version})
-        last = len(seconds) - 1
-        return [seconds[round(it * last)] if seconds else float("nan") for it in quantiles]
-
-
-# ── HTTP ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def parse_response(received: bytes | bytearray, *, ended: bool = False) -> Response | None:
-    """Parse a response; None while it is not whole.
-
-    Args:
-        received: All bytes since the request was sent.
-        ended: Whether the server has closed its side; a body without a length ends there.
-
-    Raises:
-        ValueError: It is not HTTP, or there is more than one response.
-    """
-    end = received.find(b"\r\n\r\n")
-    if end < 0:
-        return None
-    head = bytes(received[:end]).lower()
-    if not head.startswith(b"http/1."):
-        raise ValueError("not HTTP/1")
-    status = int(head[9:12])
-    keep_alive = _header(head, b"connection") != b"close" and not head.startswith(b"http/1.0")
-    if _header(head, b"transfer-encoding") == b"chunked":
-        chunked = _parse_chunks(received, end + 4)
-        return None if chunked is None else Response(status, head, chunked, keep_alive)
-    length = _header(head, b"content-length")
-    if length is None and status not in {204, 304}:
-        return (
-            Response(status, head, bytes(received[end + 4 :]), keep_alive=False) if ended else None
-        )
-    total = end + 4 + int(length or 0)
-    if len(received) > total:
-        raise ValueError("more than was asked for")
-    if len(received) < total:
-        return None
-    return Response(status, head, bytes(received[end + 4 : total]), keep_alive)
-
-
-def _header(head: bytes, name: bytes) -> bytes | None:
-    begin = head.find(b"\r\n" + name + b":")
-    if begin < 0:
-        return None
-    begin += len(name) + 3
-    end = head.find(b"\r\n", begin)
-    return head[begin : end if end >= 0 else len(head)].strip()
-
-
-def _parse_chunks(received: bytes | bytearray, position: int) -> bytes | None:
-    chunks = []
-    while True:
-        end = received.find(b"\r\n", position)
-        if end < 0:
-            return None
-        size = int(bytes(received[position:end]).split(b";")[0], 16)
-        position = end + 2
-        if size == 0:
-            # Trailers, if any, and an empty line.
-            rest = received[position:]
-            is_whole = rest == b"\r\n" or rest.endswith(b"\r\n\r\n")
-            return b"".join(chunks) if is_whole else None
-        if len(received) < position + size + 2:
-            return None
-        chunks.append(bytes(received[position : position + size]))
-        position += size + 2
-
 
 def read_version(_index: int, response: Response) -> Reading:
     """Read the version from the header `x-model-version`, else from `model_version` in the body.
 
     The default of `run_load`. It judges no answer.
     """
-    if version := _header(response.head, b"x-model-version"):
+    if version := header(response.head, b"x-model-version"):
         return Reading(version.decode("latin-1"))
     with suppress(ValueError):
         document = json.loads(response.body)
         if isinstance(document, dict):
             return Reading(str(document.get("model_version", "")))
     return Reading("")
-
-
-# ── the run ───────────────────────────────────────────────────────────────────────────────────
 
 
 class _Request:
@@ -381,7 +129,7 @@ class _Connection(asyncio.Protocol):
         self._look(ended=True)
 
     @override
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its name is fixed
         self._transport = None
         self._run.connections.discard(self)
         if request := self.request:
@@ -396,8 +144,6 @@ class _Connection(asyncio.Protocol):
             return
         try:
             response = parse_response(self._received, ended=ended)
-            if len(self._received) > MAX_BUFFER_BYTES:
-                raise ValueError("too much")
         except ValueError:
             self.close()
             self._run.lose(request, Fate.MALFORMED)
@@ -459,7 +205,7 @@ class _Run:
         """Send all, and return when all fates are known."""
         load, loop = self._load, self._loop
         found = await loop.getaddrinfo(load.host, load.port, type=socket.SOCK_STREAM)
-        self._address = found[0][4][0], load.port
+        self._address = str(found[0][4][0]), load.port
         total = round(load.rate_per_second * load.seconds)
         begin = loop.time()
         try:
@@ -565,7 +311,7 @@ class _Run:
                 self.lose(request, Fate.UNSENT if request in self._waiting else Fate.CONNECT)
 
     def _settle(
-        self, request: _Request, fate: Fate, status: int, reading: Reading = Reading("")
+        self, request: _Request, fate: Fate, status: int, reading: Reading = NO_READING
     ) -> None:
         if request.is_done:
             return
