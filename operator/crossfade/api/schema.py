@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from typing_extensions import override
 
 from crossfade.api.rules import RULES
 from crossfade.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus
@@ -59,48 +60,59 @@ _LIST_KEYS: Final[Mapping[str, str]] = {
 }
 """The models whose lists are merged by a key; all other lists are atomic."""
 
+_OBJECT: Final[Schema] = {"type": "object", _PRESERVE: True}
+
+_CONTAINERS: Final[Schema] = {
+    "type": "array",
+    "maxItems": 64,
+    "items": {
+        "type": "object",
+        "required": ["image", "name"],
+        "properties": {
+            "env": {"type": "array", "items": _OBJECT | {"required": ["name"]}},
+            "image": {"type": "string", "minLength": 1},
+            "lifecycle": _OBJECT,
+            "name": {"type": "string", "minLength": 1, "maxLength": 63},
+            "readinessProbe": _OBJECT,
+        },
+        _PRESERVE: True,
+    },
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["name"],
+}
+
+_LABELS: Final[Schema] = {"type": "object", "additionalProperties": {"type": "string"}}
+
 _TEMPLATE: Final[Schema] = {
     "type": "object",
     "required": ["spec"],
     "properties": {
-        "metadata": {
-            "type": "object",
+        "metadata": _OBJECT
+        | {
             "description": "Labels and annotations of the pods.",
-            "properties": {
-                field: {"type": "object", "additionalProperties": {"type": "string"}}
-                for field in ("annotations", "labels")
-            },
-            _PRESERVE: True,
+            "properties": {"annotations": _LABELS, "labels": _LABELS},
         },
-        "spec": {
-            "type": "object",
+        "spec": _OBJECT
+        | {
             "description": "As spec of a Pod.",
             "required": ["containers"],
             "properties": {
-                "containers": {
-                    "type": "array",
-                    "description": "As in a Pod. The first container is the model server.",
+                "containers": _CONTAINERS
+                | {
+                    "description": "As in a Pod. The first one is the model server.",
                     "minItems": 1,
-                    "maxItems": 64,
-                    "items": {
-                        "type": "object",
-                        "required": ["image", "name"],
-                        "properties": {
-                            "image": {"type": "string", "minLength": 1},
-                            "name": {"type": "string", "minLength": 1, "maxLength": 63},
-                            "readinessProbe": {"type": "object", _PRESERVE: True},
-                        },
-                        _PRESERVE: True,
-                    },
-                    "x-kubernetes-list-type": "map",
-                    "x-kubernetes-list-map-keys": ["name"],
+                },
+                "initContainers": _CONTAINERS,
+                "terminationGracePeriodSeconds": {
+                    "type": "integer",
+                    "format": "int64",
+                    "minimum": 0,
                 },
             },
-            _PRESERVE: True,
         },
     },
 }
-"""As much of a pod template as the rules read; the rest is checked with the Deployment."""
+"""As much of a pod template as is read here; the rest is checked with the Deployment."""
 
 _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", 0),
@@ -115,6 +127,14 @@ _COLUMNS: Final = (
     ("Message", "string", ".status.message", 1),
 )
 """What ``kubectl get`` shows: name, type, path, and 1 for what only ``-o wide`` shows."""
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what occurs twice twice: an anchor would be read by machines only."""
+
+    @override
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def crd() -> Schema:
@@ -177,7 +197,7 @@ def root_schema() -> Schema:
 
 def render_crd() -> str:
     """Return the text of the generated file."""
-    body = yaml.safe_dump(crd(), sort_keys=False, width=100, allow_unicode=True)
+    body = yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
     return f"# Generated from operator/crossfade/api by `{COMMAND}`: do not edit.\n{body}"
 
 

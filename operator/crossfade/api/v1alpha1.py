@@ -182,7 +182,7 @@ class Traffic(ApiModel):
 
 
 class Pause(ApiModel):
-    """Write "pause: {}" to wait for a person who sets crossfade.dev/command=promote, an annotation."""
+    """Write "pause: {}" to wait for a person: the annotation crossfade.dev/command=promote."""
 
     seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
     """How long to wait, in seconds; without it, until somebody says promote."""

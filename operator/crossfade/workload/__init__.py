@@ -1,0 +1,1 @@
+"""What runs a model version: its revision, its children, and what they look like when seen."""

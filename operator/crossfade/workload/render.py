@@ -1,0 +1,258 @@
+"""Build the children of a ModelDeployment. Pure: what is built is applied by somebody else.
+
+A revision's Deployment is applied once, from the spec that asked for it. From then on it is only
+patched (pods, role), since its template is no longer in the spec when the next version is.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from crossfade.api.v1alpha1 import Model, ModelDeploymentSpec
+from crossfade.core.actions import Manifest, MergePatch, Role
+from crossfade.names import (
+    ANNOTATION_VERSION,
+    API_VERSION,
+    KIND,
+    LABEL_NAME,
+    LABEL_ROLE,
+    child_labels,
+    child_name,
+    selector_labels,
+)
+
+PORT_NAME: Final = "http"
+"""The name of the one port of each Service."""
+
+DRAIN_SECONDS: Final = 5
+"""How long a container goes on after its pod is told to end, so that gateways stop sending first.
+
+The sleep action is on by default since Kubernetes 1.30 and stable since 1.34 (KEP-3960); it needs
+no shell in the image.
+"""
+
+DEFAULT_GRACE_SECONDS: Final = 30
+"""Kubernetes' terminationGracePeriodSeconds where the template has none."""
+
+ENV_NAME: Final = "CROSSFADE_MODEL_NAME"
+ENV_VERSION: Final = "CROSSFADE_MODEL_VERSION"
+ENV_URI: Final = "CROSSFADE_MODEL_URI"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The ModelDeployment that the children belong to."""
+
+    name: str
+    namespace: str
+    uid: str
+
+
+def render_deployment(
+    owner: Owner, spec: ModelDeploymentSpec, revision: str, role: Role, replicas: int
+) -> Manifest:
+    """Build the Deployment of a revision; with an autoscaler, that one says how many pods."""
+    scale = {"replicas": replicas} if spec.autoscaling is None else {}
+    manifest = _deployment(owner, revision)
+    manifest["metadata"] |= _metadata(owner, revision)
+    manifest["metadata"]["labels"][LABEL_ROLE] = role.value
+    manifest["metadata"]["annotations"] = _version(spec.model)
+    manifest["spec"] = {
+        **scale,
+        "selector": {"matchLabels": selector_labels(owner.name, revision)},
+        # Should a person restart it, it keeps its pods until new ones are ready.
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}},
+        # Going back is Crossfade's business, not that of old ReplicaSets.
+        "revisionHistoryLimit": 0,
+        "template": render_template(owner, spec, revision),
+    }
+    return manifest
+
+
+def render_template(owner: Owner, spec: ModelDeploymentSpec, revision: str) -> Manifest:
+    """Build the pod template: the user's, with what a rollout needs where the user says nothing.
+
+    That is: labels and the version as an annotation; the model's name, version and URI in the
+    environment; with openInference, a readiness probe of the first container that asks whether
+    the model is loaded (servers report ready before); a pause before each container ends.
+    """
+    template = deepcopy(spec.template)
+    metadata = template.get("metadata") or {}
+    template["metadata"] = {
+        **metadata,
+        "labels": (metadata.get("labels") or {}) | child_labels(owner.name, revision),
+        "annotations": (metadata.get("annotations") or {}) | _version(spec.model),
+    }
+    pod = template["spec"]
+    for container in (*(pod.get("initContainers") or ()), *pod["containers"]):
+        _tell_model(container, spec.model)
+    for container in pod["containers"]:
+        _drain(container, pod.get("terminationGracePeriodSeconds"))
+    if spec.serving.protocol == "openInference":
+        _probe(pod["containers"][0], spec.model.name, spec.serving.port)
+    return template
+
+
+def render_service(owner: Owner, spec: ModelDeploymentSpec, revision: str) -> Manifest:
+    """Build the Service of a revision, a backend for routes."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            **_identity(owner, child_name(owner.name, revision)),
+            **_metadata(owner, revision),
+        },
+        "spec": _service_spec(spec, selector_labels(owner.name, revision)),
+    }
+
+
+def render_address(
+    owner: Owner, spec: ModelDeploymentSpec, selector_revision: str | None
+) -> Manifest:
+    """Build the Service named like the ModelDeployment, the one address inside the cluster.
+
+    With a revision it selects that one's pods; with None, those of all revisions.
+    """
+    selector = (
+        {LABEL_NAME: owner.name}
+        if selector_revision is None
+        else selector_labels(owner.name, selector_revision)
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            **_identity(owner, owner.name),
+            **_metadata(owner, None),
+        },
+        "spec": _service_spec(spec, selector),
+    }
+
+
+def render_autoscaler(
+    owner: Owner, spec: ModelDeploymentSpec, revision: str, min_replicas: int
+) -> Manifest:
+    """Build the autoscaler of a revision; its minimum is at most its maximum.
+
+    Unlike the Deployment it may be applied again, for every revision, when the spec changes.
+
+    Raises:
+        ValueError: the spec asks for no autoscaler.
+    """
+    autoscaling = spec.autoscaling
+    if autoscaling is None:
+        raise ValueError("spec.autoscaling is not set")
+    name = child_name(owner.name, revision)
+    behavior = {"behavior": autoscaling.behavior} if autoscaling.behavior is not None else {}
+    metrics = {"metrics": autoscaling.metrics} if autoscaling.metrics else {}
+    manifest = _autoscaler(owner, revision)
+    manifest["metadata"] |= _metadata(owner, revision)
+    manifest["spec"] = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        "minReplicas": min(min_replicas, autoscaling.max_replicas),
+        "maxReplicas": autoscaling.max_replicas,
+        **deepcopy(metrics),
+        **deepcopy(behavior),
+    }
+    return manifest
+
+
+def patch_scale(owner: Owner, revision: str, replicas: int) -> MergePatch:
+    """Ask for another number of pods."""
+    return MergePatch(_deployment(owner, revision) | {"spec": {"replicas": replicas}})
+
+
+def patch_autoscaler(owner: Owner, revision: str, min_replicas: int) -> MergePatch:
+    """Ask for another minimum of an autoscaler. The caller keeps it at or below the maximum."""
+    return MergePatch(_autoscaler(owner, revision) | {"spec": {"minReplicas": min_replicas}})
+
+
+def patch_role(owner: Owner, revision: str, role: Role) -> MergePatch:
+    """Rename the role of a revision. It is a label of the Deployment, so no pod restarts."""
+    manifest = _deployment(owner, revision)
+    manifest["metadata"]["labels"] = {LABEL_ROLE: role.value}
+    return MergePatch(manifest)
+
+
+def _identity(owner: Owner, name: str) -> dict[str, Any]:
+    return {"name": name, "namespace": owner.namespace}
+
+
+def _deployment(owner: Owner, revision: str) -> Manifest:
+    metadata = _identity(owner, child_name(owner.name, revision))
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+
+
+def _autoscaler(owner: Owner, revision: str) -> Manifest:
+    metadata = _identity(owner, child_name(owner.name, revision))
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": metadata,
+    }
+
+
+def _metadata(owner: Owner, revision: str | None) -> dict[str, Any]:
+    reference = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {"labels": child_labels(owner.name, revision), "ownerReferences": [reference]}
+
+
+def _version(model: Model) -> dict[str, str]:
+    """Return the version as an annotation: a label could not hold every version."""
+    return {ANNOTATION_VERSION: model.version}
+
+
+def _service_spec(spec: ModelDeploymentSpec, selector: dict[str, str]) -> dict[str, Any]:
+    port = spec.serving.port
+    return {
+        "type": "ClusterIP",
+        "selector": selector,
+        "ports": [{"name": PORT_NAME, "protocol": "TCP", "port": port, "targetPort": port}],
+    }
+
+
+def _tell_model(container: dict[str, Any], model: Model) -> None:
+    """Put the model in front of the environment, so that ``$(CROSSFADE_...)`` works in the rest."""
+    own = list(container.get("env") or ())
+    taken = {variable["name"] for variable in own}
+    told = ((ENV_NAME, model.name), (ENV_VERSION, model.version), (ENV_URI, model.uri))
+    container["env"] = [
+        {"name": name, "value": value}
+        for name, value in told
+        if value is not None and name not in taken
+    ] + own
+
+
+def _drain(container: dict[str, Any], grace_seconds: int | None) -> None:
+    """Let a container go on for a while before it is told to end.
+
+    When a pod ends, its address leaves the gateways at about the same time as the process gets its
+    signal: whoever is faster. Requests that arrive in between would fail. At most half of the
+    grace period goes, which is the template's own, so that the process has time to finish.
+    """
+    grace = DEFAULT_GRACE_SECONDS if grace_seconds is None else grace_seconds
+    seconds = min(DRAIN_SECONDS, grace // 2)
+    lifecycle = container.get("lifecycle") or {}
+    if seconds > 0 and lifecycle.get("preStop") is None:
+        container["lifecycle"] = lifecycle | {"preStop": {"sleep": {"seconds": seconds}}}
+
+
+def _probe(container: dict[str, Any], model: str, port: int) -> None:
+    """Ask each second whether the model is loaded: the default of ten makes each start as slow."""
+    if container.get("readinessProbe") is None:
+        path = f"/v2/models/{quote(model, safe='')}/ready"
+        container["readinessProbe"] = {
+            "httpGet": {"path": path, "port": port},
+            "periodSeconds": 1,
+            "failureThreshold": 3,
+        }
