@@ -127,3 +127,21 @@ def _without_numbers(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
     return status.model_copy(
         update={"metrics": verdicts, "conditions": conditions, "verdict": "", "message": ""}
     )
+
+
+def with_failure(
+    before: ModelDeploymentStatus, message: str, generation: int, now: datetime
+) -> ModelDeploymentStatus:
+    """Say that a request was refused, in the condition Progressing and in the message."""
+    known = next((c for c in before.conditions if c.type == "Progressing"), None)
+    since = known.last_transition_time if known and known.status == "False" else now
+    failed = Condition(
+        type="Progressing",
+        status="False",
+        observed_generation=generation,
+        last_transition_time=since,
+        reason="WriteFailed",
+        message=message,
+    )
+    others = [c for c in before.conditions if c.type != "Progressing"]
+    return before.model_copy(update={"message": message, "conditions": [*others, failed]})

@@ -44,15 +44,17 @@ def preparing(turn: Turn) -> None:
         return
     needed = turn.seen.needed.get(turn.steps[0].weight_percent, 1)
     workload = turn.workload(turn.canary.revision)
+    in_force = ensure_route(turn, Split(turn.stable.revision))
+    if workload is not None and workload.ready >= needed:
+        if in_force:
+            _first_weight(turn)
+        return
+    if _has_missed_readiness(turn, needed):
+        return
     if workload is None:
         turn.do(EnsureWorkload(turn.canary.revision, Role.CANARY, needed))
     elif workload.replicas < needed:
         turn.do(Scale(turn.canary.revision, needed))
-    if workload is None or workload.ready < needed:
-        ensure_route(turn, Split(turn.stable.revision))
-        _await_readiness(turn, needed)
-    elif ensure_route(turn, Split(turn.stable.revision)):
-        _first_weight(turn)
 
 
 def _first_weight(turn: Turn) -> None:
@@ -68,7 +70,8 @@ def _first_weight(turn: Turn) -> None:
     _give(turn, step=0)
 
 
-def _await_readiness(turn: Turn, needed: int) -> None:
+def _has_missed_readiness(turn: Turn, needed: int) -> bool:
+    """Say what the canary's pods wait for; give up after the deadline."""
     workload = turn.workload(turn.canary.revision)
     ready, trouble = (workload.ready, workload.trouble) if workload is not None else (0, "")
     since = turn.rollout.not_ready_since or turn.now
@@ -80,11 +83,12 @@ def _await_readiness(turn: Turn, needed: int) -> None:
             "NotReady",
             f"{words}, after {turn.spec.rollout.ready_deadline_seconds} s",
         )
-        return
+        return True
     if turn.rollout.not_ready_since is None:
         turn.set_rollout(not_ready_since=turn.now)
     turn.set(message=words)
     turn.look_at(deadline)
+    return False
 
 
 def _give(turn: Turn, step: int) -> None:

@@ -1,0 +1,1 @@
+"""Observe, decide, act: the shell around the core."""

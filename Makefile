@@ -1,0 +1,69 @@
+# Crossfade. `make demo` and `make test` are all that a fresh machine needs; `make` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: cluster-up ## Roll a broken and a good model version out on a real cluster, and watch
+	$(BIN)/python -m examples.demo
+
+.PHONY: test
+test: check e2e ## Run everything: checks, unit tests, and end-to-end tests on a real cluster
+
+.PHONY: check
+check: $(STAMP) ## Run everything that needs no cluster (under a minute)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m crossfade.api.schema --check
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --timeout=60 tests/unit
+
+.PHONY: e2e
+e2e: cluster-up ## Run the end-to-end tests on the real cluster
+	$(BIN)/pytest --timeout=900 -v tests/e2e
+
+.PHONY: cluster-up
+cluster-up: $(STAMP) ## Bring a real one-node cluster up, with gateway, Prometheus and images
+	$(BIN)/python -m cluster up
+
+.PHONY: cluster-down
+cluster-down: $(STAMP) ## Take the cluster down
+	$(BIN)/python -m cluster down
+
+.PHONY: generate
+generate: $(STAMP) ## Write the generated files again
+	$(BIN)/python -m crossfade.api.schema
+
+.PHONY: format
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: $(STAMP) ## Resolve the dependencies anew and pin them by hash
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile $(LOCK_FLAGS) pyproject.toml -o requirements/operator.txt
+	$(BIN)/uv pip compile $(LOCK_FLAGS) pyproject.toml requirements/dev.in \
+		-c requirements/operator.txt -o requirements/dev.txt
+
+LOCK_FLAGS := --quiet --upgrade --python-version 3.11 --universal --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links --no-annotate
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . || \
+		$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@

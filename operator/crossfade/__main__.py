@@ -1,0 +1,5 @@
+"""``python -m crossfade`` runs the operator."""
+
+from crossfade.main import main
+
+main()

@@ -1,0 +1,199 @@
+"""Requests to the API server, through the official client; its errors become ours here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+import aiohttp
+from kubernetes.aio import client as kubernetes_client
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.dynamic import DynamicClient, Resource
+from kubernetes.aio.dynamic.exceptions import DynamicApiError
+
+from crossfade.core.actions import Apply, Delete, Manifest, MergePatch, ObjectRef, Replace, Write
+from crossfade.errors import ClusterError, ConflictError
+from crossfade.kube.resources import EVENT, KINDS, SECRET, ResourceKind, ref_of
+from crossfade.names import FIELD_MANAGER
+
+REQUEST_TIMEOUT_SECONDS: Final = 15
+"""How long one request may take; a write that is lost is found missing by the next look."""
+
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
+
+
+class Cluster(Protocol):
+    """What reconciling needs of an API server."""
+
+    async def write(self, write: Write) -> Manifest | None:
+        """Send one write; return the object as it is afterwards, None when it is gone.
+
+        Raises:
+            ConflictError: a guarded write lost a race.
+            ClusterError: refused, or no answer.
+        """
+        ...
+
+    async def write_status(self, ref: ObjectRef, status: Mapping[str, Any]) -> Manifest | None:
+        """Apply the whole status; None when the object is gone.
+
+        Raises:
+            ClusterError: refused, or no answer.
+        """
+        ...
+
+    async def post_event(self, event: Manifest) -> None:
+        """Create a Kubernetes Event.
+
+        Raises:
+            ClusterError: refused, or no answer.
+        """
+        ...
+
+
+class NoDiscovery:
+    """Spares the discovery requests: the kinds that are used are known (``resources.py``)."""
+
+    def __init__(self, client: Any, cache_file: str | None) -> None:
+        del client, cache_file
+
+    def __await__(self) -> Any:
+        async def itself() -> NoDiscovery:
+            return self
+
+        return itself().__await__()
+
+
+class KubernetesCluster:
+    """A :class:`Cluster` on a real API server."""
+
+    def __init__(self, client: DynamicClient) -> None:
+        self._client = client
+
+    async def write(self, write: Write) -> Manifest | None:
+        """See :meth:`Cluster.write`."""
+        match write:
+            case Apply(manifest):
+                return await self._send("patch", ref_of(manifest), manifest, **_APPLY)
+            case Replace(manifest):
+                return await self._send(
+                    "put", ref_of(manifest), manifest, field_manager=FIELD_MANAGER
+                )
+            case MergePatch(manifest):
+                return await self._send("patch", ref_of(manifest), manifest, **_MERGE)
+            case Delete(ref):
+                await self._send("delete", ref, {"propagationPolicy": "Background"})
+                return None
+
+    async def write_status(self, ref: ObjectRef, status: Mapping[str, Any]) -> Manifest | None:
+        """See :meth:`Cluster.write_status`."""
+        body = {
+            "apiVersion": ref.api_version,
+            "kind": ref.kind,
+            "metadata": {"namespace": ref.namespace, "name": ref.name},
+            "status": dict(status),
+        }
+        return await self._send("patch", ref, body, subresource="/status", **_APPLY)
+
+    async def post_event(self, event: Manifest) -> None:
+        """See :meth:`Cluster.post_event`."""
+        namespace = event["metadata"]["namespace"]
+        path = _resource(EVENT).path(namespace=namespace)
+        await self._request("post", path, event)
+
+    async def list_objects(self, kind: ResourceKind, label_selector: str = "") -> list[Manifest]:
+        """List a kind in all namespaces; a kind that is not installed has no objects.
+
+        Raises:
+            ClusterError: refused, or no answer.
+        """
+        path = _resource(kind).path()
+        answer = await self._request("get", path, None, label_selector=label_selector or None)
+        items = answer.get("items", []) if answer is not None else []
+        return [{**item, "apiVersion": kind.api_version, "kind": kind.kind} for item in items]
+
+    async def read(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        """Read the data of a Secret; None when there is none.
+
+        Raises:
+            ClusterError: refused, or no answer.
+        """
+        path = _resource(SECRET).path(namespace=namespace, name=name)
+        answer = await self._request("get", path, None)
+        if answer is None:
+            return None
+        return {k: base64.b64decode(v) for k, v in (answer.get("data") or {}).items()}
+
+    async def _send(
+        self, method: str, ref: ObjectRef, body: Manifest, subresource: str = "", **params: Any
+    ) -> Manifest | None:
+        resource = _resource(KINDS[ref.kind])
+        path = resource.path(namespace=ref.namespace, name=ref.name) + subresource
+        return await self._request(method, path, body, **params)
+
+    async def _request(
+        self, method: str, path: str, body: Manifest | None, **params: Any
+    ) -> Manifest | None:
+        try:
+            response = await self._client.request(
+                method,
+                path,
+                body=body,
+                serialize=False,
+                _request_timeout=REQUEST_TIMEOUT_SECONDS,
+                **params,
+            )
+            answer: Manifest = await response.json()
+        except DynamicApiError as e:
+            if e.status == NOT_FOUND:
+                return None
+            kind = ConflictError if e.status == CONFLICT else ClusterError
+            raise kind(f"{method.upper()} {path}: {_message(e)}") from e
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as e:
+            raise ClusterError(f"{method.upper()} {path}: {e!r}") from e
+        return answer
+
+
+_APPLY: Final[dict[str, Any]] = {
+    "content_type": "application/apply-patch+yaml",
+    "field_manager": FIELD_MANAGER,
+    "force_conflicts": True,
+}
+_MERGE: Final[dict[str, Any]] = {
+    "content_type": "application/merge-patch+json",
+    "field_manager": FIELD_MANAGER,
+}
+
+
+def _resource(kind: ResourceKind) -> Resource:
+    return Resource(
+        prefix="apis" if kind.group else "api",
+        group=kind.group,
+        api_version=kind.version,
+        kind=kind.kind,
+        name=kind.plural,
+        namespaced=True,
+    )
+
+
+def _message(error: DynamicApiError) -> str:
+    """Return what the API server said, which names the field that it refused."""
+    try:
+        return str(error.summary())
+    except (ValueError, TypeError, AttributeError):
+        return str(error.reason)
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[KubernetesCluster]:
+    """Connect with the pod's service account, or with the current kubeconfig.
+
+    Raises:
+        kubernetes.aio.config.ConfigException: neither is there.
+    """
+    await kubernetes_config.load_config()
+    async with kubernetes_client.ApiClient() as api:
+        yield KubernetesCluster(await DynamicClient(api, discoverer=NoDiscovery))

@@ -1,0 +1,94 @@
+"""The composition root: builds the parts, connects them, and runs until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from datetime import UTC, datetime
+
+import kopf
+from pydantic import ValidationError
+
+from crossfade.kube.cluster import KubernetesCluster, connect
+from crossfade.kube.resources import CHILDREN, ROUTES
+from crossfade.kube.store import Store
+from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
+from crossfade.names import MANAGED_SELECTOR, NamespacedName
+from crossfade.reconcile.looks import Looks
+from crossfade.reconcile.queue import WorkQueue
+from crossfade.reconcile.reconciler import Reconciler, work
+from crossfade.reconcile.targets import Targets
+from crossfade.settings import Settings
+from crossfade.watches import registry_of, settings_of
+
+_log = logging.getLogger("crossfade")
+
+
+def main() -> None:
+    """Run the operator; exit with 2 when the settings are wrong."""
+    try:
+        settings = Settings()
+    except ValidationError as e:
+        sys.exit(f"crossfade: wrong settings: {e}")
+    logging.basicConfig(
+        level=settings.log_level,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    asyncio.run(run(settings))
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    async with connect() as cluster:
+        store = Store()
+        await seed(store, cluster)
+        await _serve(settings, cluster, store, stop)
+
+
+async def seed(store: Store, cluster: KubernetesCluster) -> None:
+    """List everything but the ModelDeployments once, before anything is decided.
+
+    The watches list them too, but in no order: a ModelDeployment that is seen before its
+    Deployments would look as if it had none.
+    """
+    for kind in CHILDREN:
+        for manifest in await cluster.list_objects(kind, MANAGED_SELECTOR):
+            store.put(manifest)
+    for kind in ROUTES:
+        for manifest in await cluster.list_objects(kind):
+            store.put(manifest)
+
+
+async def _serve(
+    settings: Settings, cluster: KubernetesCluster, store: Store, stop: asyncio.Event
+) -> None:
+    queue: WorkQueue[NamespacedName] = WorkQueue()
+    targets = Targets()
+    analyst = PrometheusAnalyst(cluster)
+    looks = Looks(analyst, queue.add, _now)
+    reconciler = Reconciler(cluster, store, looks, targets, clock=_now, instance=settings.instance)
+    async with asyncio.TaskGroup() as tasks:
+        workers = [
+            tasks.create_task(work(queue, reconciler, _now)) for _ in range(settings.workers)
+        ]
+        await kopf.operator(
+            registry=registry_of(store, queue, targets),
+            settings=settings_of(),
+            clusterwide=True,
+            stop_flag=stop,
+            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
+        )
+        for worker in workers:
+            worker.cancel()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

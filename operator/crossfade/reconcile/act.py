@@ -1,0 +1,127 @@
+"""From actions to requests. Every request is idempotent; the first that fails stops the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from crossfade.api.v1alpha1 import ModelDeploymentSpec
+from crossfade.core.actions import (
+    Action,
+    Apply,
+    Delete,
+    DeleteRevision,
+    EnsureWorkload,
+    LabelRole,
+    Manifest,
+    MergePatch,
+    ObjectRef,
+    PointAddress,
+    RemoveCommand,
+    RestoreRoute,
+    Scale,
+    SetFinalizer,
+    SetWeights,
+    Write,
+)
+from crossfade.errors import RouteError
+from crossfade.kube.resources import AUTOSCALER, DEPLOYMENT, SERVICE, ResourceKind
+from crossfade.kube.store import Store
+from crossfade.names import (
+    ANNOTATION_COMMAND,
+    API_VERSION,
+    FINALIZER,
+    KIND,
+    child_name,
+)
+from crossfade.reconcile.observe import View
+from crossfade.workload import render
+
+_log = logging.getLogger(__name__)
+
+
+def writes_of(action: Action, view: View, store: Store) -> Iterator[Write]:
+    """Return the requests that carry out an action, in order.
+
+    Raises:
+        RouteError: the route cannot carry the split.
+    """
+    owner = view.owner
+    match action:
+        case EnsureWorkload():
+            yield from _create(action, view, store)
+        case Scale(revision, replicas):
+            scaled = _child(store, AUTOSCALER, view, revision)
+            patch = render.patch_autoscaler if scaled is not None else render.patch_scale
+            yield patch(owner, revision, replicas)
+        case LabelRole(revision, role):
+            yield render.patch_role(owner, revision, role)
+        case SetWeights(split):
+            if view.router is not None:
+                yield view.router.render(split, store.get(view.router.target))
+        case PointAddress(revision):
+            yield Apply(render.render_address(owner, _spec(view), revision))
+        case DeleteRevision(revision):
+            for kind in (SERVICE, AUTOSCALER, DEPLOYMENT):
+                child = _child(store, kind, view, revision)
+                if child is not None:
+                    yield Delete(_child_ref(kind, view, revision))
+        case RestoreRoute():
+            yield from _restore(view, store)
+        case SetFinalizer(present):
+            yield _finalizer_patch(view, present=present)
+        case RemoveCommand():
+            yield _patch(view, {"annotations": {ANNOTATION_COMMAND: None}})
+
+
+def _create(action: EnsureWorkload, view: View, store: Store) -> Iterator[Write]:
+    """The Deployment comes last: seeing it means that the rest is there."""
+    owner, spec, revision = view.owner, _spec(view), action.revision
+    if _child(store, SERVICE, view, revision) is None:
+        yield Apply(render.render_service(owner, spec, revision))
+    if spec.autoscaling is not None:
+        yield Apply(render.render_autoscaler(owner, spec, revision, action.replicas))
+    yield Apply(render.render_deployment(owner, spec, revision, action.role, action.replicas))
+
+
+def _restore(view: View, store: Store) -> Iterator[Write]:
+    """A route that cannot be put back must not keep the ModelDeployment from being deleted."""
+    if view.router is None:
+        return
+    try:
+        write = view.router.restore(store.get(view.router.target))
+    except RouteError as e:
+        _log.warning("the route is left as it is: %s", e)
+        return
+    if write is not None:
+        yield write
+
+
+def _finalizer_patch(view: View, *, present: bool) -> Write:
+    """Finalizers are one list of everybody's, so the patch is guarded by the resourceVersion."""
+    meta = view.body["metadata"]
+    others = [f for f in meta.get("finalizers", ()) if f != FINALIZER]
+    finalizers = [*others, FINALIZER] if present else others
+    return _patch(
+        view, {"resourceVersion": meta["resourceVersion"], "finalizers": finalizers or None}
+    )
+
+
+def _patch(view: View, metadata: Manifest) -> MergePatch:
+    name = {"namespace": view.owner.namespace, "name": view.owner.name}
+    return MergePatch({"apiVersion": API_VERSION, "kind": KIND, "metadata": {**name, **metadata}})
+
+
+def _spec(view: View) -> ModelDeploymentSpec:
+    if view.seen.spec is None:
+        raise LookupError("an action on workloads was decided without a spec")
+    return view.seen.spec
+
+
+def _child_ref(kind: ResourceKind, view: View, revision: str) -> ObjectRef:
+    name = child_name(view.owner.name, revision)
+    return ObjectRef(kind.api_version, kind.kind, view.owner.namespace, name)
+
+
+def _child(store: Store, kind: ResourceKind, view: View, revision: str) -> Manifest | None:
+    return store.get(_child_ref(kind, view, revision))

@@ -1,0 +1,226 @@
+"""One look at one ModelDeployment: everything that a decision may know, from the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from crossfade.api.parse import parse_spec, parse_status
+from crossfade.api.v1alpha1 import (
+    DEFAULT_STEPS,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    Phase,
+    RevisionStatus,
+)
+from crossfade.core.actions import Manifest
+from crossfade.core.decide import is_look_due
+from crossfade.core.drain import leaving_revision
+from crossfade.core.observation import Arrivals, Observation, RouteState, Workload
+from crossfade.errors import InvalidSpecError
+from crossfade.kube.resources import AUTOSCALER, DEPLOYMENT, POD, SERVICE
+from crossfade.kube.store import Store
+from crossfade.metrics.analyst import Arm, Subject
+from crossfade.names import (
+    ANNOTATION_COMMAND,
+    FINALIZER,
+    LABEL_NAME,
+    LABEL_REVISION,
+    NamespacedName,
+)
+from crossfade.reconcile.looks import Looks
+from crossfade.routing.factory import router_for
+from crossfade.routing.router import TrafficRouter
+from crossfade.workload.render import Owner, read_workload
+from crossfade.workload.revision import revision_of
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look, with what the shell needs to act on the decision."""
+
+    body: Manifest
+    owner: Owner
+    seen: Observation
+    router: TrafficRouter | None
+    """None when the spec cannot be read."""
+
+
+def observe(body: Manifest, store: Store, looks: Looks, now: datetime) -> View:
+    """Look at a ModelDeployment. Asks for metrics when they are due, and waits for none.
+
+    Raises:
+        InvalidSpecError: the status cannot be read, so nothing may be concluded from it.
+    """
+    meta = body["metadata"]
+    owner = Owner(name=meta["name"], namespace=meta["namespace"], uid=meta["uid"])
+    status = parse_status(body)
+    common = {
+        "name": owner.name,
+        "namespace": owner.namespace,
+        "generation": meta.get("generation", 0),
+        "status": status,
+        "command": (meta.get("annotations") or {}).get(ANNOTATION_COMMAND, ""),
+        "deleting": "deletionTimestamp" in meta,
+        "has_finalizer": FINALIZER in meta.get("finalizers", ()),
+    }
+    try:
+        spec = parse_spec(body)
+    except InvalidSpecError as e:
+        blank = RouteState(found=False, writable=False)
+        seen = Observation(
+            **common,
+            spec=None,
+            spec_problem=str(e),
+            revision="",
+            workloads={},
+            route=blank,
+            address=None,
+        )
+        return View(body, owner, seen, None)
+    return _observe(body, owner, spec, common, store, looks, now)
+
+
+def _observe(
+    body: Manifest,
+    owner: Owner,
+    spec: ModelDeploymentSpec,
+    common: dict[str, object],
+    store: Store,
+    looks: Looks,
+    now: datetime,
+) -> View:
+    status = common["status"]
+    assert isinstance(status, ModelDeploymentStatus)  # noqa: S101 - narrows for mypy
+    router = router_for(owner.name, owner.namespace, owner.uid, spec, status.joined_backend)
+    live = store.get(router.target)
+    workloads = _workloads(store, owner)
+    ready = {w.revision: w.ready for w in workloads.values()}
+    subject = subject_of(owner, spec, status)
+    if subject is not None and is_look_due(spec, status, looks.began_at(subject.key), now):
+        looks.ask(subject)
+    seen = Observation(
+        **common,  # type: ignore[arg-type]  # the keys are those above
+        spec=spec,
+        revision=revision_of(spec),
+        workloads=workloads,
+        route=router.observe(live, ready),
+        address=_address(store, owner),
+        needed=_needed(spec, status, workloads, router),
+        answers=looks.fresh(subject) if subject is not None else None,
+        known_answers=looks.known(subject) if subject is not None else None,
+        leaving=_leaving(owner, spec, status, looks, now),
+        joins=router.joins,
+        original_backend=router.original_backend(live),
+        addressed=spec.traffic.replicas is None,
+    )
+    return View(body, owner, seen, router)
+
+
+def _workloads(store: Store, owner: Owner) -> dict[str, Workload]:
+    """Return every revision that has a Deployment of ours, by hash."""
+    autoscalers = {
+        _revision(a): a for a in store.children(AUTOSCALER.kind, owner.namespace, owner.name)
+    }
+    pods: dict[str, list[Manifest]] = {}
+    for pod in store.children(POD.kind, owner.namespace, owner.name):
+        pods.setdefault(_revision(pod), []).append(pod)
+    found = {}
+    for deployment in store.children(DEPLOYMENT.kind, owner.namespace, owner.name):
+        revision = _revision(deployment)
+        if revision and "deletionTimestamp" not in deployment["metadata"]:
+            found[revision] = read_workload(
+                deployment, pods.get(revision, []), autoscalers.get(revision)
+            )
+    return found
+
+
+def _revision(manifest: Manifest) -> str:
+    labels = manifest["metadata"].get("labels") or {}
+    return str(labels.get(LABEL_REVISION, ""))
+
+
+def _address(store: Store, owner: Owner) -> str | None:
+    """Return the revision that the Service named like the ModelDeployment selects."""
+    for service in store.children(SERVICE.kind, owner.namespace, owner.name):
+        if service["metadata"]["name"] == owner.name:
+            selector = service.get("spec", {}).get("selector") or {}
+            return selector.get(LABEL_REVISION) if LABEL_NAME in selector else None
+    return None
+
+
+def _needed(
+    spec: ModelDeploymentSpec,
+    status: ModelDeploymentStatus,
+    workloads: dict[str, Workload],
+    router: TrafficRouter,
+) -> dict[int, int]:
+    """Return the canary pods that each weight needs; 100 percent is the full capacity.
+
+    With an autoscaler, stable may run more pods than its minimum; what replaces it must be able
+    to carry what it carries now.
+    """
+    full = spec.replicas or 1
+    if spec.autoscaling is not None:
+        full = spec.autoscaling.min_replicas
+        stable = workloads.get(status.stable.revision) if status.stable is not None else None
+        if status.canary is not None and stable is not None:
+            full = min(max(full, stable.ready), spec.autoscaling.max_replicas)
+    weights = {step.weight_percent for step in spec.rollout.steps or DEFAULT_STEPS}
+    if status.rollout is not None:
+        weights.add(status.rollout.target_weight)
+    needed = {w: router.canary_replicas(w, full) for w in weights if 0 < w < 100}  # noqa: PLR2004
+    return {**needed, 100: full}
+
+
+def subject_of(
+    owner: Owner, spec: ModelDeploymentSpec, status: ModelDeploymentStatus
+) -> Subject | None:
+    """Return what is to be judged; None when nothing is."""
+    if spec.analysis is None or status.stable is None:
+        return None
+    key = NamespacedName(owner.namespace, owner.name)
+    rollout, steps = status.rollout, spec.rollout.steps or DEFAULT_STEPS
+    if status.phase is Phase.PROBATION and status.promoted_at is not None:
+        return Subject(
+            key=key,
+            model=spec.model.name,
+            analysis=spec.analysis,
+            canary=_arm(status.stable),
+            stable=None,
+            since=status.promoted_at,
+            in_force_at=status.promoted_at,
+            min_requests=0,
+        )
+    if rollout is None or rollout.weighted_at is None or status.canary is None:
+        return None
+    step = steps[min(max(rollout.step, 0), len(steps) - 1)]
+    return Subject(
+        key=key,
+        model=spec.model.name,
+        analysis=spec.analysis,
+        canary=_arm(status.canary),
+        stable=_arm(status.stable),
+        since=rollout.weighted_at,
+        in_force_at=rollout.in_force_at,
+        min_requests=step.min_requests,
+    )
+
+
+def _arm(revision: RevisionStatus) -> Arm:
+    return Arm(revision.revision, revision.version)
+
+
+def _leaving(
+    owner: Owner,
+    spec: ModelDeploymentSpec,
+    status: ModelDeploymentStatus,
+    looks: Looks,
+    now: datetime,
+) -> Arrivals | None:
+    revision = leaving_revision(status, spec, now)
+    if spec.analysis is None or revision is None or status.drained_since is None:
+        return None
+    named = next(r for r in (status.canary, status.previous) if r is not None)
+    key = NamespacedName(owner.namespace, owner.name)
+    return looks.arrivals(key, spec.analysis, _arm(named), status.drained_since)

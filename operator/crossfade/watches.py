@@ -1,0 +1,92 @@
+"""Every kopf decorator of the project: kopf watches and runs; it decides nothing.
+
+Handlers are ``on.event`` only, of at most three lines: put what was seen into the store, and wake
+whoever it concerns. kopf writes nothing to anybody's objects this way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import kopf
+
+from crossfade.core.actions import Manifest
+from crossfade.kube.resources import CHILDREN, MODEL_DEPLOYMENT, ROUTES, ResourceKind
+from crossfade.kube.store import Store
+from crossfade.names import LABEL_NAME, MANAGED_SELECTOR, NamespacedName
+from crossfade.reconcile.queue import WorkQueue
+from crossfade.reconcile.targets import Targets
+
+STUCK_SECONDS: Final = 120.0
+"""A queue that holds work and finished none for this long is stuck; the pod is restarted."""
+
+
+def registry_of(
+    store: Store, queue: WorkQueue[NamespacedName], targets: Targets
+) -> kopf.OperatorRegistry:
+    """Return the handlers, in a registry of their own: nothing is global."""
+    registry = kopf.OperatorRegistry()
+
+    def see(event: Mapping[str, Any]) -> Manifest:
+        manifest: Manifest = dict(event["object"])
+        if event["type"] == "DELETED":
+            store.drop(manifest)
+        else:
+            store.put(manifest)
+        return manifest
+
+    @kopf.on.event(*_selector(MODEL_DEPLOYMENT), registry=registry)
+    async def model_deployment(event: Any, **_: Any) -> None:
+        meta = see(event)["metadata"]
+        queue.add(NamespacedName(meta["namespace"], meta["name"]))
+
+    for kind in CHILDREN:
+
+        @kopf.on.event(*_selector(kind), registry=registry, id=f"child-{kind.plural}")
+        async def child(event: Any, **_: Any) -> None:
+            meta = see(event)["metadata"]
+            queue.add(NamespacedName(meta["namespace"], meta["labels"].get(LABEL_NAME, "")))
+
+    for kind in ROUTES:
+
+        @kopf.on.event(*_selector(kind), registry=registry, id=f"route-{kind.plural}")
+        async def route(event: Any, **_: Any) -> None:
+            for key in targets.who_uses(see(event)):
+                queue.add(key)
+
+    @kopf.on.login(registry=registry)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        in_cluster = kopf.login_with_service_account(**kwargs)
+        return in_cluster or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.probe(registry=registry, id="queue", errors=kopf.ErrorsMode.PERMANENT)
+    async def progress(**_: Any) -> int:
+        idle = asyncio.get_running_loop().time() - queue.last_progress
+        if len(queue) and idle > STUCK_SECONDS:
+            raise kopf.PermanentError(f"no reconcile was finished for {idle:.0f} s")
+        return len(queue)
+
+    return registry
+
+
+def settings_of() -> kopf.OperatorSettings:
+    """Return kopf's settings: no events, no peering, no state on anybody's objects."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    for kind in CHILDREN:
+        settings.watching.label_selectors[_resource(kind)] = MANAGED_SELECTOR
+    return settings
+
+
+def _selector(kind: ResourceKind) -> tuple[str, str, str]:
+    return (kind.group, kind.version, kind.plural)
+
+
+def _resource(kind: ResourceKind) -> str:
+    return f"{kind.group}/{kind.version}/{kind.plural}" if kind.group else kind.plural

@@ -1,0 +1,128 @@
+"""The operator may die after any single write; the next one goes on to the same end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from crossfade.evidence.verdicts import Verdict
+from tests.unit.world import Killed, World, healthy_world, manifest
+
+
+async def first_version() -> World:
+    world = World()
+    world.apply(manifest())
+    return world
+
+
+async def good_version() -> World:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    return world
+
+
+async def bad_version() -> World:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    world.apply(manifest("2.0.0"))
+    return world
+
+
+async def unready_version() -> World:
+    world = await healthy_world()
+    world.cluster.unready = {"2.0.0"}
+    world.apply(manifest("2.0.0"))
+    return world
+
+
+async def aborted_version() -> World:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 50)
+    world.order("abort")
+    return world
+
+
+async def bad_in_probation() -> World:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    return world
+
+
+async def superseded_version() -> World:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.apply(manifest("3.0.0"))
+    return world
+
+
+SCENARIOS: dict[str, tuple[Callable[[], Awaitable[World]], str, str]] = {
+    "first version": (first_version, "Healthy", "1.0.0"),
+    "good version": (good_version, "Healthy", "2.0.0"),
+    "bad version": (bad_version, "RolledBack", "1.0.0"),
+    "unready version": (unready_version, "RolledBack", "1.0.0"),
+    "aborted version": (aborted_version, "RolledBack", "1.0.0"),
+    "bad in probation": (bad_in_probation, "RolledBack", "1.0.0"),
+    "superseded version": (superseded_version, "Healthy", "3.0.0"),
+}
+
+
+def end_of(world: World) -> dict[str, Any]:
+    """Return what must be the same however often the operator died."""
+    kinds = sorted(f"{r.kind} {r.name}" for r in world.cluster.objects)
+    rejected = [(r["version"], r["reason"]) for r in world.status.get("rejected", ())]
+    return {
+        "phase": world.phase,
+        "stable": world.stable,
+        "shares": world.shares,
+        "objects": kinds,
+        "rejected": rejected,
+        "roles": {n: d["metadata"]["labels"]["crossfade.dev/role"] for n, d in
+                  world.deployments.items()},
+    }
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_killed_after_any_write_it_goes_on_to_the_same_end(scenario: str) -> None:
+    begin, phase, stable = SCENARIOS[scenario]
+
+    def done(world: World) -> bool:
+        return (world.phase, world.stable) == (phase, stable) and "canary" not in world.status
+
+    async def undisturbed() -> tuple[dict[str, Any], int]:
+        world = await begin()
+        before = len(world.cluster.writes)
+        await world.run_until(lambda: done(world))
+        await world.run(30)
+        return end_of(world), len(world.cluster.writes) - before
+
+    wanted, writes = await undisturbed()
+    assert writes > 0
+    for nth in range(1, writes + 1):
+        world = await begin()
+        begun = len(world.trail)
+        world.cluster.kill_after = len(world.cluster.writes) + nth
+        try:
+            await world.run_until(lambda w=world: done(w))
+            await world.run(30)
+        except Killed:
+            world.start_operator()
+            await world.run_until(lambda w=world: done(w))
+            await world.run(30)
+        assert end_of(world) == wanted, f"killed after write {nth}"
+        assert_never_given_back(world, begun, nth)
+
+
+def assert_never_given_back(world: World, begun: int, nth: int) -> None:
+    """Once a version's weight went down, it does not go up again."""
+    falling = False
+    weights = [w for phase, w, _ in world.trail[begun:] if phase not in ("Healthy", "Probation")]
+    if world.status.get("rejected"):
+        for before, after in zip(weights, weights[1:], strict=False):
+            falling = falling or after < before
+            assert not (falling and after > before), f"killed after write {nth}: {weights}"

@@ -1,0 +1,433 @@
+"""What a rollout does, from apply to promotion or rollback, in the simulated world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crossfade.evidence.verdicts import Verdict
+from tests.unit.world import KEY, REF, World, healthy_world, manifest
+
+
+def rollout(**changes: Any) -> dict[str, Any]:
+    """Return the world's rollout with changes."""
+    return {**manifest()["spec"]["rollout"], **changes}
+
+
+async def test_first_version_serves_once_its_pods_are_ready() -> None:
+    world = World()
+    world.cluster.unready = {"1.0.0"}
+    world.apply(manifest())
+    await world.run(30)
+    assert world.phase == "Initializing"
+    assert world.route is None
+
+    world.cluster.unready = set()
+    world.cluster.revive("1.0.0")
+    await world.run(1)
+    assert (world.phase, world.stable, world.shares) == ("Healthy", "1.0.0", {"1.0.0": 100})
+
+
+async def test_good_version_climbs_the_ladder_and_is_promoted() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    await world.settle()
+
+    weights = [weight for phase, weight, _ in world.trail if phase == "Progressing"]
+    assert sorted(set(weights)) == [0, 10, 50]
+    assert world.shares == {"2.0.0": 100}
+    assert world.versions == {"1.0.0", "2.0.0"}
+
+    await world.run_until(lambda: world.phase == "Healthy")
+    await world.settle()
+    assert world.stable == "2.0.0"
+    assert world.versions == {"2.0.0"}
+    assert world.reasons.count("Promoted") == 1
+
+
+async def test_promotion_restarts_no_pod() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Progressing")
+    canary = next(d for n, d in world.deployments.items() if "2.0.0" in str(d["spec"]))
+    template, uid = canary["spec"]["template"], canary["metadata"]["uid"]
+    await world.run_until(lambda: world.phase == "Healthy")
+    await world.settle()
+    (stable,) = world.deployments.values()
+    assert stable["metadata"]["uid"] == uid
+    assert stable["spec"]["template"] == template
+    assert stable["metadata"]["labels"]["crossfade.dev/role"] == "stable"
+
+
+async def test_harm_takes_the_version_back_and_remembers_it() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "RollingBack")
+    assert world.shares == {"1.0.0": 100}
+
+    await world.run_until(lambda: world.phase == "RolledBack")
+    await world.settle()
+    assert world.versions == {"1.0.0"}
+    assert world.status["rejected"][0]["reason"] == "MetricHarm"
+
+    before = len(world.cluster.writes)
+    await world.run(3600)
+    assert world.phase == "RolledBack"
+    assert len(world.cluster.writes) == before
+
+
+async def test_rejected_version_is_not_rolled_out_again_by_a_restart_or_a_resync() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "RolledBack")
+    world.start_operator()
+    world.apply(manifest("2.0.0"))
+    await world.run(600)
+    assert world.phase == "RolledBack"
+    assert world.versions == {"1.0.0"}
+
+
+async def test_retry_rolls_a_rejected_version_out_again() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "RolledBack")
+    world.analyst.verdicts.clear()
+    world.order("retry")
+    await world.run_until(lambda: world.stable == "2.0.0")
+    assert "crossfade.dev/command" not in world.cluster.objects[REF]["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("phase", ["Preparing", "Progressing", "Promoting", "Probation"])
+async def test_abort_works_in_every_phase_with_two_versions(phase: str) -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == phase)
+    world.order("abort")
+    await world.run_until(lambda: world.phase == "RolledBack")
+    await world.settle()
+    assert world.shares == {"1.0.0": 100}
+    assert world.stable == "1.0.0"
+    assert world.versions == {"1.0.0"}
+
+
+async def test_harm_during_probation_returns_to_the_previous_version_at_once() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    await world.run_until(lambda: world.phase == "RollingBack")
+    assert world.shares == {"1.0.0": 100}
+    await world.run_until(lambda: world.phase == "RolledBack")
+    await world.settle()
+    assert world.versions == {"1.0.0"}
+    (stable,) = world.deployments.values()
+    assert stable["metadata"]["labels"]["crossfade.dev/role"] == "stable"
+
+
+async def test_no_data_holds_the_weight() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.apply(manifest("2.0.0"))
+    await world.run(7200)
+    assert world.phase == "Progressing"
+    assert world.shares == {"1.0.0": 90, "2.0.0": 10}
+    assert world.status["verdict"].startswith("Hold: errors: ")
+
+
+async def test_unreachable_prometheus_holds_the_weight_says_so_once_and_goes_on_afterwards() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.analyst.unavailable = True
+    await world.run(600)
+    assert world.weight == 10
+    assert world.reasons.count("MetricsUnavailable") == 1
+    world.analyst.unavailable = False
+    await world.run_until(lambda: world.stable == "2.0.0", 60)
+
+
+async def test_no_weight_is_given_while_prometheus_is_unreachable() -> None:
+    world = await healthy_world()
+    world.analyst.unavailable = True
+    world.apply(manifest("2.0.0"))
+    await world.run(600)
+    assert world.shares == {"1.0.0": 100}
+
+
+async def test_canary_that_never_gets_ready_is_rolled_back_also_without_prometheus() -> None:
+    world = await healthy_world()
+    world.analyst.unavailable = True
+    world.cluster.unready = {"2.0.0"}
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "RolledBack", 200)
+    assert world.status["rejected"][0]["reason"] == "NotReady"
+
+
+async def test_canary_that_loses_its_pods_loses_its_weight_at_once() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.cluster.unready = {"2.0.0"}
+    world.cluster.revive("2.0.0")
+    await world.settle()
+    assert world.shares == {"1.0.0": 100}
+    assert world.phase == "Preparing"
+    world.cluster.unready = set()
+    world.cluster.revive("2.0.0")
+    await world.run_until(lambda: world.stable == "2.0.0")
+
+
+async def test_canary_that_keeps_losing_its_pods_is_rolled_back() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    for _ in range(3):
+        await world.run_until(lambda: world.weight == 10)
+        world.cluster.unready = {"2.0.0"}
+        world.cluster.revive("2.0.0")
+        await world.settle()
+        world.cluster.unready = set()
+        if world.phase == "Preparing":
+            world.cluster.revive("2.0.0")
+    await world.run_until(lambda: world.phase == "RolledBack")
+    assert world.status["rejected"][0]["reason"] == "Unstable"
+
+
+async def test_newer_version_during_a_rollout_replaces_the_canary_and_stable_stays() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.apply(manifest("3.0.0"))
+    await world.settle()
+    assert world.shares == {"1.0.0": 100}
+    await world.run_until(lambda: world.stable == "3.0.0")
+    assert not world.status.get("rejected")
+    assert "2.0.0" not in {stable for _, _, stable in world.trail}
+
+
+async def test_going_back_to_the_stable_version_ends_the_rollout() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.apply(manifest("1.0.0"))
+    await world.run_until(lambda: world.phase == "Healthy")
+    await world.settle()
+    assert world.shares == {"1.0.0": 100}
+    assert world.versions == {"1.0.0"}
+    assert not world.status.get("rejected")
+
+
+async def test_going_back_during_probation_is_instant() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    world.apply(manifest("1.0.0"))
+    await world.settle()
+    assert world.shares == {"1.0.0": 100}
+    await world.run_until(lambda: world.phase == "Healthy")
+    assert world.stable == "1.0.0"
+
+
+async def test_newer_version_during_probation_is_rolled_out() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    world.apply(manifest("3.0.0"))
+    await world.run_until(lambda: world.stable == "3.0.0")
+
+
+async def test_edited_ladder_keeps_the_weight_and_goes_on_from_there() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    steps = [{"weightPercent": w, "minSeconds": 10} for w in (5, 20, 80)]
+    world.apply(manifest("2.0.0", rollout=rollout(steps=steps)))
+    await world.settle()
+    assert world.weight == 10
+    assert world.status["step"] == "1/3"
+    await world.run_until(lambda: world.weight == 20)
+    assert world.status["step"] == "2/3"
+    await world.run_until(lambda: world.stable == "2.0.0")
+
+
+async def test_paused_spec_holds_and_harm_still_rolls_back() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.apply(manifest("2.0.0", rollout=rollout(paused=True)))
+    await world.run(600)
+    assert (world.phase, world.weight) == ("Paused", 10)
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    await world.run_until(lambda: world.phase == "RollingBack", 30)
+
+
+async def test_resumed_rollout_goes_on() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.apply(manifest("2.0.0", rollout=rollout(paused=True)))
+    await world.run(600)
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.stable == "2.0.0", 120)
+
+
+async def test_pause_for_a_person_waits_for_promote() -> None:
+    steps = [{"weightPercent": 10, "minSeconds": 1, "pause": {}}, {"weightPercent": 50}]
+    world = await healthy_world(rollout=rollout(steps=steps))
+    world.apply(manifest("2.0.0", rollout=rollout(steps=steps)))
+    await world.run(100_000)
+    assert (world.phase, world.weight) == ("Paused", 10)
+    assert "DeadlineExceeded" not in world.reasons
+    world.order("promote")
+    await world.run_until(lambda: world.weight == 50, 30)
+
+
+async def test_timed_pause_ends_by_itself() -> None:
+    steps = [{"weightPercent": 10, "minSeconds": 1, "pause": {"seconds": 300}}]
+    world = await healthy_world(rollout=rollout(steps=steps))
+    world.apply(manifest("2.0.0", rollout=rollout(steps=steps)))
+    await world.run(290)
+    assert (world.phase, world.weight) == ("Paused", 10)
+    await world.run_until(lambda: world.stable == "2.0.0", 60)
+
+
+async def test_promote_passes_a_step_that_has_no_data() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.apply(manifest("2.0.0"))
+    await world.run(100)
+    assert world.weight == 10
+    world.order("promote")
+    await world.run(1)
+    assert world.weight == 50
+
+
+async def test_order_that_makes_no_sense_is_answered_and_removed() -> None:
+    world = await healthy_world()
+    world.order("promote")
+    await world.run(1)
+    assert ("CommandIgnored") in world.reasons
+    assert "crossfade.dev/command" not in world.cluster.objects[REF]["metadata"]["annotations"]
+
+
+async def test_weight_edited_by_hand_is_put_back_once_with_an_event() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10 and world.status["weight"] == 10)
+    await world.settle()
+    assert world.route is not None
+    before = len([w for w in world.cluster.writes if "HTTPRoute" in w])
+
+    def edit(route: dict[str, Any]) -> None:
+        backends = route["spec"]["rules"][0]["backendRefs"]
+        backends[0]["weight"], backends[1]["weight"] = 63, 37
+
+    ref = next(r for r in world.cluster.objects if r.kind == "HTTPRoute")
+    world.cluster.edit(ref, edit)
+    await world.run(1)
+    assert world.weight == 10
+    assert world.reasons.count("WeightRestored") == 1
+    assert len([w for w in world.cluster.writes if "HTTPRoute" in w]) == before + 1
+
+
+async def test_deadline_with_hold_holds_and_says_so() -> None:
+    spec = rollout(deadlineSeconds=100)
+    world = await healthy_world(rollout=spec)
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.apply(manifest("2.0.0", rollout=spec))
+    await world.run(200)
+    world.analyst.verdicts.clear()
+    await world.run(600)
+    assert world.weight == 10
+    assert world.reasons.count("DeadlineExceeded") == 1
+
+
+async def test_deadline_with_roll_back_rolls_back() -> None:
+    spec = rollout(deadlineSeconds=100, onDeadline="rollBack")
+    world = await healthy_world(rollout=spec)
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.apply(manifest("2.0.0", rollout=spec))
+    await world.run_until(lambda: world.phase == "RolledBack", 200)
+    assert world.status["rejected"][0]["reason"] == "DeadlineExceeded"
+
+
+async def test_gateway_that_does_not_accept_the_route_holds_the_weight() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Preparing")
+    world.cluster.gateway_accepts = False
+    await world.run(300)
+    assert world.status["weight"] == 0
+    assert world.phase == "Progressing"
+    condition = next(c for c in world.status["conditions"] if c["type"] == "RouteAccepted")
+    assert condition["status"] == "False"
+
+
+async def test_refused_pod_template_is_told_and_rolled_back_at_the_deadline() -> None:
+    world = await healthy_world()
+
+    def refuse(write: Any) -> str | None:
+        body = getattr(write, "manifest", {})
+        bad = body.get("kind") == "Deployment" and "2.0.0" in str(body)
+        return "spec.template.spec.containers[0].image: Required value" if bad else None
+
+    world.cluster.refuse = refuse
+    world.apply(manifest("2.0.0"))
+    await world.run(60)
+    condition = next(c for c in world.status["conditions"] if c["type"] == "Progressing")
+    assert "image: Required value" in condition["message"]
+    assert world.reasons.count("WriteFailed") == 1
+    await world.run_until(lambda: world.phase == "RolledBack", 200)
+
+
+async def test_changed_replicas_scale_stable_without_a_rollout() -> None:
+    world = await healthy_world()
+    world.apply(manifest(replicas=5))
+    await world.run(1)
+    (deployment,) = world.deployments.values()
+    assert deployment["spec"]["replicas"] == 5
+    assert world.phase == "Healthy"
+
+
+async def test_deleted_children_come_back() -> None:
+    world = await healthy_world()
+    for ref in [r for r in world.cluster.objects if r.kind in ("HTTPRoute", "Service")]:
+        world.cluster.delete(ref)
+        await world.run(1)
+    (deployment,) = [r for r in world.cluster.objects if r.kind == "Deployment"]
+    world.cluster.delete(deployment)
+    await world.run(10)
+    assert world.shares == {"1.0.0": 100}
+    assert world.versions == {"1.0.0"}
+
+
+async def test_deletion_leaves_nothing_behind() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.cluster.delete(REF)
+    await world.settle()
+    assert not world.cluster.objects
+
+
+async def test_settled_world_is_left_alone() -> None:
+    world = await healthy_world()
+    writes, looks = len(world.cluster.writes), len(world.analyst.looks)
+    await world.run(86_400)
+    assert len(world.cluster.writes) == writes
+    assert len(world.analyst.looks) == looks
+    assert KEY not in world.looks._looks
+
+
+async def test_route_is_written_once_for_each_weight() -> None:
+    world = await healthy_world()
+    before = len(world.cluster.writes)
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Healthy" and world.stable == "2.0.0")
+    await world.settle()
+    routes = [w for w in world.cluster.writes[before:] if "HTTPRoute" in w]
+    assert len(routes) == 3, routes

@@ -1,0 +1,464 @@
+"""A simulated cluster at our own protocols: the API server, its controllers, a gateway, metrics.
+
+The operator in it is the real one: reconciler, core, routers, rendering. Only what is beyond
+:class:`crossfade.kube.cluster.Cluster` and :class:`crossfade.metrics.analyst.Analyst` is simulated.
+Time is a number that the test moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from crossfade.api.v1alpha1 import Analysis
+from crossfade.core.actions import Apply, Delete, Manifest, MergePatch, ObjectRef, Replace, Write
+from crossfade.core.observation import Arrivals
+from crossfade.errors import ClusterError, ConflictError
+from crossfade.evidence.verdicts import MetricAnswer, Verdict
+from crossfade.kube.resources import CHILDREN, ROUTES, model_deployment_ref, ref_of
+from crossfade.kube.store import Store
+from crossfade.metrics.analyst import Arm, Subject
+from crossfade.names import LABEL_NAME, LABEL_REVISION, NamespacedName
+from crossfade.reconcile.looks import Looks
+from crossfade.reconcile.reconciler import Reconciler
+from crossfade.reconcile.targets import Targets
+
+START = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+KEY = NamespacedName("ml", "fraud")
+REF = model_deployment_ref(KEY.namespace, KEY.name)
+
+
+class Killed(BaseException):
+    """SIGKILL: no handler of the operator sees it."""
+
+
+def manifest(version: str = "1.0.0", **spec: Any) -> Manifest:
+    """Build a ModelDeployment; keywords replace parts of its spec."""
+    return {
+        "apiVersion": "crossfade.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": KEY.name, "namespace": KEY.namespace},
+        "spec": {
+            "model": {"name": "fraud", "version": version},
+            "replicas": 2,
+            "template": {"spec": {"containers": [{"name": "model", "image": f"fraud:{version}"}]}},
+            "traffic": {"gateway": {"parentRefs": [{"name": "public", "namespace": "gateways"}]}},
+            "rollout": {
+                "steps": [
+                    {"weightPercent": 10, "minSeconds": 10},
+                    {"weightPercent": 50, "minSeconds": 10},
+                ],
+                "probationSeconds": 60,
+                "readyDeadlineSeconds": 120,
+            },
+            "analysis": {
+                "prometheus": {"address": "http://prometheus:9090"},
+                "intervalSeconds": 5,
+                "source": {"preset": "mlserver"},
+                "metrics": [{"name": "errors", "errorRate": {"maxPercent": 2}}],
+            },
+            **spec,
+        },
+    }
+
+
+@dataclass
+class FakeCluster:
+    """An API server and the controllers behind it, as far as Crossfade can tell."""
+
+    objects: dict[ObjectRef, Manifest] = field(default_factory=dict)
+    writes: list[str] = field(default_factory=list)
+    """What the operator wrote, as "verb Kind name"."""
+    events: list[tuple[str, str]] = field(default_factory=list)
+    """Reason and note of each posted Event."""
+    kill_after: int | None = None
+    """Die right after this many writes."""
+    refuse: Callable[[Write], str | None] = lambda _write: None
+    """Return why a write is refused; None lets it through."""
+    on_change: Callable[[str, Manifest], None] = lambda _verb, _manifest: None
+    unready: set[str] = field(default_factory=set)
+    """Versions whose pods never get ready."""
+    gateway_accepts: bool = True
+    _version: int = 100
+
+    # ── the operator's side ───────────────────────────────────────────────────────────────────
+
+    async def write(self, write: Write) -> Manifest | None:
+        refusal = self.refuse(write)
+        if refusal is not None:
+            raise ClusterError(refusal)
+        result = self._carry_out(write)
+        self._count(write)
+        return copy.deepcopy(result)
+
+    async def write_status(self, ref: ObjectRef, status: Mapping[str, Any]) -> Manifest | None:
+        if ref not in self.objects:
+            return None
+        body = {**self.objects[ref], "status": copy.deepcopy(dict(status))}
+        self._keep(body)
+        self.writes.append(f"status {ref.kind} {ref.name}")
+        self._maybe_die()
+        return copy.deepcopy(self.objects[ref])
+
+    async def post_event(self, event: Manifest) -> None:
+        self.events.append((event["reason"], event["note"]))
+
+    def _count(self, write: Write) -> None:
+        ref = write.ref if isinstance(write, Delete) else ref_of(write.manifest)
+        self.writes.append(f"{type(write).__name__.lower()} {ref.kind} {ref.name}")
+        self._maybe_die()
+
+    def _maybe_die(self) -> None:
+        if self.kill_after is not None and len(self.writes) >= self.kill_after:
+            self.kill_after = None
+            raise Killed
+
+    def _carry_out(self, write: Write) -> Manifest | None:
+        match write:
+            case Apply(new):
+                known = self.objects.get(ref_of(new))
+                return self._keep(_applied(known, new))
+            case Replace(new):
+                known = self.objects.get(ref_of(new))
+                if known is None:
+                    raise ClusterError("not found")
+                if new["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"]:
+                    raise ConflictError("the object has been modified")
+                return self._keep(copy.deepcopy(new))
+            case MergePatch(patch):
+                known = self.objects.get(ref_of(patch))
+                if known is None:
+                    return None
+                version = patch["metadata"].get("resourceVersion")
+                if version not in (None, known["metadata"]["resourceVersion"]):
+                    raise ConflictError("the object has been modified")
+                return self._keep(_merged(known, patch))
+            case Delete(ref):
+                self.delete(ref)
+                return None
+
+    # ── everybody else's side ─────────────────────────────────────────────────────────────────
+
+    def apply(self, body: Manifest) -> None:
+        """Do what a user's ``kubectl apply`` does."""
+        known = self.objects.get(ref_of(body))
+        self._keep(_applied(known, body))
+
+    def edit(self, ref: ObjectRef, change: Callable[[Manifest], None]) -> None:
+        """Change an object behind the operator's back."""
+        body = copy.deepcopy(self.objects[ref])
+        change(body)
+        self._keep(body)
+
+    def delete(self, ref: ObjectRef) -> None:
+        """Delete an object, or mark it while somebody holds a finalizer; then its children."""
+        body = self.objects.get(ref)
+        if body is None:
+            return
+        if body["metadata"].get("finalizers"):
+            body = copy.deepcopy(body)
+            body["metadata"].setdefault("deletionTimestamp", "2026-11-24T12:00:00Z")
+            self._keep(body)
+            return
+        self._drop(ref)
+
+    def _drop(self, ref: ObjectRef) -> None:
+        gone = self.objects.pop(ref)
+        self.on_change("DELETED", gone)
+        uid = gone["metadata"]["uid"]
+        for child in list(self.objects.values()):
+            owners = child["metadata"].get("ownerReferences", ())
+            if any(owner["uid"] == uid for owner in owners):
+                self.delete(ref_of(child))
+
+    def _keep(self, body: Manifest) -> Manifest:
+        ref = ref_of(body)
+        self._version += 1
+        known = self.objects.get(ref)
+        meta = body["metadata"]
+        meta.setdefault("uid", f"uid-{self._version}")
+        meta["resourceVersion"] = str(self._version)
+        changed = known is None or known.get("spec") != body.get("spec")
+        before = known["metadata"]["generation"] if known is not None else 0
+        meta["generation"] = before + 1 if changed else before
+        self.objects[ref] = body
+        if meta.get("deletionTimestamp") and not meta.get("finalizers"):
+            self._drop(ref)
+            return body
+        self._control(body)
+        self.on_change("MODIFIED", self.objects[ref])
+        return self.objects[ref]
+
+    def _control(self, body: Manifest) -> None:
+        """Play the Deployment controller, kubelet and gateway: they have caught up at once."""
+        generation = body["metadata"]["generation"]
+        if body["kind"] == "Deployment":
+            image = body["spec"]["template"]["spec"]["containers"][0]["image"]
+            replicas = body["spec"].get("replicas", 1)
+            ready = 0 if image.split(":")[-1] in self.unready else replicas
+            body["status"] = {
+                "observedGeneration": generation,
+                "replicas": replicas,
+                "updatedReplicas": replicas,
+                "readyReplicas": ready,
+                "availableReplicas": ready,
+            }
+        elif body["kind"] == "HTTPRoute":
+            self._accept(body, generation)
+
+    def _accept(self, body: Manifest, generation: int) -> None:
+        accepted = {
+            "type": "Accepted",
+            "status": "True" if self.gateway_accepts else "False",
+            "reason": "Accepted" if self.gateway_accepts else "NotAllowedByListeners",
+            "message": "",
+            "observedGeneration": generation,
+        }
+        resolved = {**accepted, "type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs"}
+        body["status"] = {
+            "parents": [
+                {
+                    "parentRef": parent,
+                    "controllerName": "example.com/gateway",
+                    "conditions": [accepted, resolved],
+                }
+                for parent in body["spec"].get("parentRefs", ())
+            ]
+        }
+
+    def revive(self, version: str) -> None:
+        """Let a version's pods become ready, or unready, according to ``unready``."""
+        for body in list(self.objects.values()):
+            if body["kind"] == "Deployment":
+                image = body["spec"]["template"]["spec"]["containers"][0]["image"]
+                if image.endswith(f":{version}"):
+                    self._keep(copy.deepcopy(body))
+
+
+def _applied(known: Manifest | None, new: Manifest) -> Manifest:
+    """Server-side apply, near enough: our fields replace, status and identity stay."""
+    body = copy.deepcopy(new)
+    if known is not None:
+        meta = known["metadata"]
+        body["metadata"] = {
+            **{k: meta[k] for k in ("uid", "resourceVersion", "generation")},
+            **({"finalizers": meta["finalizers"]} if "finalizers" in meta else {}),
+            **({"annotations": meta["annotations"]} if "annotations" in meta else {}),
+            **body["metadata"],
+        }
+        if "status" in known:
+            body["status"] = known["status"]
+    return body
+
+
+def _merged(known: Any, patch: Any) -> Any:
+    """Merge as RFC 7386 says."""
+    if not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    result = copy.deepcopy(known) if isinstance(known, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merged(result.get(key), value)
+    return result
+
+
+@dataclass
+class FakeAnalyst:
+    """Judges as the test says."""
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    """The verdict on each version; others are healthy once their weight is in force."""
+    unavailable: bool = False
+    looks: list[Subject] = field(default_factory=list)
+
+    async def look(self, subject: Subject, now: datetime) -> tuple[MetricAnswer, ...]:
+        self.looks.append(subject)
+        if self.unavailable:
+            return (MetricAnswer("errors", Verdict.UNAVAILABLE, "Prometheus does not answer"),)
+        default = Verdict.HEALTHY if subject.in_force_at else Verdict.NOT_ENOUGH_DATA
+        verdict = self.verdicts.get(subject.canary.version, default)
+        return (MetricAnswer("errors", verdict, f"{verdict.value} it is"),)
+
+    async def arrivals(
+        self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime
+    ) -> Arrivals | None:
+        return None if self.unavailable else Arrivals(None, now)
+
+    def forget(self, key: NamespacedName) -> None:
+        """Nothing is remembered."""
+
+
+class World:
+    """The operator in a simulated cluster."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.cluster = FakeCluster()
+        self.cluster.on_change = self._watch
+        self.analyst = FakeAnalyst()
+        self.trail: list[tuple[str, int, str]] = []
+        """Phase, weight on the route and stable version, each time one of them changed."""
+        self.start_operator()
+
+    def start_operator(self) -> None:
+        """Start the operator with an empty memory, as after a kill."""
+        self.store = Store()
+        for body in self.cluster.objects.values():
+            if body["kind"] in {k.kind for k in (*CHILDREN, *ROUTES)} or body["kind"] == REF.kind:
+                self.store.put(copy.deepcopy(body))
+        self.targets = Targets()
+        self.looks = Looks(self.analyst, lambda _key: self._wake(), lambda: self.now)
+        self.reconciler = Reconciler(
+            self.cluster, self.store, self.looks, self.targets, clock=lambda: self.now
+        )
+        self.awake = True
+        self.again: datetime | None = None
+        self.failures: list[BaseException] = []
+
+    def _wake(self) -> None:
+        self.awake = True
+
+    def _watch(self, verb: str, body: Manifest) -> None:
+        if verb == "DELETED":
+            self.store.drop(copy.deepcopy(body))
+        else:
+            self.store.put(copy.deepcopy(body))
+        self.awake = True
+        self._note()
+
+    def _note(self) -> None:
+        if REF not in self.cluster.objects:
+            return
+        entry = (self.phase, self.weight, self.stable)
+        if not self.trail or self.trail[-1] != entry:
+            self.trail.append(entry)
+
+    # ── moving time ───────────────────────────────────────────────────────────────────────────
+
+    async def settle(self) -> None:
+        """Let everything happen that happens at this instant."""
+        for _ in range(200):
+            for _ in range(3):
+                await asyncio.sleep(0)
+            due = self.again is not None and self.again <= self.now
+            if not self.awake and not due:
+                return
+            self.awake, self.again = False, None
+            try:
+                self.again = await self.reconciler.reconcile(KEY)
+            except (ClusterError, ConflictError) as e:
+                self.failures.append(e)
+                await self.reconciler.report_failure(KEY, e)
+                self.again = self.now + timedelta(seconds=1)
+                self.awake = False
+        raise AssertionError(f"no end in sight: {self.cluster.writes[-10:]} {self.status}")
+
+    async def run(self, seconds: float) -> None:
+        """Move time on, from one thing that is due to the next."""
+        end = self.now + timedelta(seconds=seconds)
+        await self.settle()
+        while self.again is not None and self.again <= end:
+            self.now = max(self.now, self.again)
+            await self.settle()
+        self.now = end
+        await self.settle()
+
+    async def run_until(self, condition: Callable[[], bool], limit: float = 3600) -> None:
+        """Move time on until something holds."""
+        end = self.now + timedelta(seconds=limit)
+        await self.settle()
+        while not condition():
+            if self.again is None or self.again > end:
+                raise AssertionError(f"never happened; {self.trail} {self.status}")
+            self.now = max(self.now, self.again)
+            await self.settle()
+
+    # ── looking and acting ────────────────────────────────────────────────────────────────────
+
+    def apply(self, body: Manifest) -> None:
+        """Apply as a user."""
+        self.cluster.apply(body)
+
+    def order(self, command: str) -> None:
+        """Set the command annotation."""
+
+        def annotate(body: Manifest) -> None:
+            body["metadata"].setdefault("annotations", {})["crossfade.dev/command"] = command
+
+        self.cluster.edit(REF, annotate)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.cluster.objects[REF].get("status", {}))
+
+    @property
+    def phase(self) -> str:
+        return str(self.status.get("phase", ""))
+
+    @property
+    def stable(self) -> str:
+        return str((self.status.get("stable") or {}).get("version", ""))
+
+    @property
+    def route(self) -> Manifest | None:
+        return next((o for r, o in self.cluster.objects.items() if r.kind == "HTTPRoute"), None)
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Percent of the traffic by version, as the route says."""
+        if self.route is None:
+            return {}
+        versions = {
+            f"{KEY.name}-{d['metadata']['labels'][LABEL_REVISION]}": d["spec"]["template"]["spec"][
+                "containers"
+            ][0]["image"].split(":")[-1]
+            for d in self.deployments.values()
+        }
+        backends = self.route["spec"]["rules"][0]["backendRefs"]
+        total = sum(b.get("weight", 1) for b in backends) or 1
+        return {
+            versions.get(b["name"], b["name"]): round(100 * b.get("weight", 1) / total)
+            for b in backends
+            if b.get("weight", 1)
+        }
+
+    @property
+    def weight(self) -> int:
+        """The canary's percent on the route; everything that stable does not get."""
+        return 100 - self.shares.get(self.stable, 0) if self.shares and self.stable else 0
+
+    @property
+    def deployments(self) -> dict[str, Manifest]:
+        return {
+            r.name: o
+            for r, o in self.cluster.objects.items()
+            if r.kind == "Deployment" and o["metadata"]["labels"].get(LABEL_NAME) == KEY.name
+        }
+
+    @property
+    def versions(self) -> set[str]:
+        """The versions that have a Deployment."""
+        return {
+            d["spec"]["template"]["spec"]["containers"][0]["image"].split(":")[-1]
+            for d in self.deployments.values()
+        }
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of the posted Events."""
+        return [reason for reason, _ in self.cluster.events]
+
+
+async def healthy_world(version: str = "1.0.0", **spec: Any) -> World:
+    """Return a world in which a version serves."""
+    world = World()
+    world.apply(manifest(version, **spec))
+    await world.run_until(lambda: world.phase == "Healthy", 60)
+    await world.settle()
+    return world
