@@ -12,7 +12,6 @@ defaults in the status, which only the operator writes.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -189,7 +188,9 @@ def root_schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": _structural(_json_schema(ModelDeploymentStatus), defaults=False),
+            "status": _structural(
+                _without_defaults(_json_schema(ModelDeploymentStatus)), defaults=False
+            ),
         },
         **_validations(KIND),
     }
@@ -238,14 +239,23 @@ def _inlined(node: Any, definitions: Mapping[str, Schema]) -> Any:
     return {key: _inlined(value, definitions) for key, value in node.items()}
 
 
+def _without_defaults(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_defaults(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_defaults(value) for key, value in node.items() if key != "default"}
+
+
 def _structural(node: Schema, *, defaults: bool) -> Schema:
     """Translate a node without references into a structural schema.
 
     Args:
         node: pydantic's schema.
-        defaults: whether the API server is to apply defaults here; else they are only told.
+        defaults: whether the API server is to apply defaults here; they are told in any case,
+            since kubectl explain does not show them.
     """
-    known = {**node, **_constant(node), **_bounds(node), **_described(node, defaults=defaults)}
+    known = {**node, **_constant(node), **_bounds(node), **_described(node)}
     if not defaults:
         known.pop("default", None)
     elif isinstance(known.get("default"), dict):
@@ -283,13 +293,13 @@ def _bounds(node: Schema) -> Schema:
     return bounds
 
 
-def _described(node: Schema, *, defaults: bool) -> Schema:
-    """Write the description in one line; it tells a default that the API server does not apply."""
+def _described(node: Schema) -> Schema:
+    """Write the description in one line, and the default as its last sentence."""
     if "description" not in node:
         return {}
-    text = re.sub(r"\s+", " ", node["description"]).strip()
+    text = " ".join(node["description"].split())
     default = node.get("default")
-    if not defaults and isinstance(default, int | float | str) and default not in ("", False):
+    if isinstance(default, int | float | str) and default is not False:
         text = f"{text} The default is {default}."
     return {"description": text}
 

@@ -23,6 +23,20 @@ from crossfade.names import (
     child_name,
     selector_labels,
 )
+from crossfade.workload.read import read_workload
+
+__all__ = [
+    "Owner",
+    "patch_autoscaler",
+    "patch_role",
+    "patch_scale",
+    "read_workload",
+    "render_address",
+    "render_autoscaler",
+    "render_deployment",
+    "render_service",
+    "render_template",
+]
 
 PORT_NAME: Final = "http"
 """The name of the one port of each Service."""

@@ -1,0 +1,489 @@
+"""The API server itself says what is wrong with a manifest, in words that say what to write."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossfade.api.parse import dump_status, parse_status
+from crossfade.api.v1alpha1 import (
+    Condition,
+    MetricStatus,
+    ModelDeploymentStatus,
+    Phase,
+    RejectedRevision,
+    RevisionStatus,
+    RolloutStatus,
+)
+
+Manifest = dict[str, Any]
+Kubectl = Callable[..., subprocess.CompletedProcess[str]]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+ABSENT = object()
+MODEL = {"name": "model", "image": "registry.example.com/model:1"}
+JOINED = {"routeRef": {"name": "public", "rule": "model"}}
+OWNED = {"parentRefs": [{"name": "public"}]}
+ERRORS = {"name": "errors", "errorRate": {"maxPercent": 5}}
+SLOW = {"name": "slow", "latency": {"maxMilliseconds": 300, "maxSlowPercent": 1}}
+PAUSE: Manifest = {"weightPercent": 50, "pause": {}}
+AUTOSCALING = {"minReplicas": 1, "maxReplicas": 3}
+
+GOOD: Manifest = {
+    "apiVersion": "crossfade.dev/v1alpha1",
+    "kind": "ModelDeployment",
+    "metadata": {"name": "good"},
+    "spec": {
+        "model": {"name": "good", "version": "1"},
+        "template": {"spec": {"containers": [MODEL]}},
+        "traffic": {"gateway": OWNED},
+        "rollout": {"steps": [{"weightPercent": 5}, {"weightPercent": 50}]},
+        "analysis": {
+            "prometheus": {"address": "http://prometheus:9090"},
+            "source": {"preset": "mlserver"},
+            "metrics": [ERRORS],
+        },
+    },
+}
+
+NOW = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+STATUS = ModelDeploymentStatus(
+    observed_generation=1,
+    phase=Phase.PROGRESSING,
+    stable=RevisionStatus(revision="bbbbbbbb", version="1"),
+    canary=RevisionStatus(revision="cccccccc", version="2"),
+    previous=RevisionStatus(revision="dddddddd", version="0"),
+    weight=25,
+    step="2/3",
+    verdict="healthy",
+    message="500 of 1000 requests",
+    rollout=RolloutStatus(started_at=NOW, step=1, target_weight=25, ready_at=NOW),
+    promoted_at=NOW,
+    rejected=[
+        RejectedRevision(
+            revision="fffffff0", version="9", reason="Harm", message="too many errors", at=NOW
+        )
+    ],
+    metrics=[MetricStatus(name="errors", verdict="healthy", message="1 of 100")],
+    joined_backend={"name": "model", "port": 8080, "filters": [{"type": "X"}]},
+    conditions=[
+        Condition(
+            type="Ready",
+            status="True",
+            observed_generation=1,
+            last_transition_time=NOW,
+            reason="Serving",
+            message="3 of 3 pods are ready",
+        )
+    ],
+    replicas=3,
+    ready_replicas=3,
+    selector="crossfade.dev/name=told",
+)
+
+
+def changed(changes: Manifest, base: Manifest = GOOD) -> Manifest:
+    """Return a copy with other values at dotted paths; ABSENT removes."""
+    manifest = deepcopy(base)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place: Any = manifest
+        for parent in parents:
+            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+        if value is ABSENT:
+            del place[last]
+        else:
+            place[int(last) if isinstance(place, list) else last] = value
+    return manifest
+
+
+def metric(**fields: Any) -> Manifest:
+    return {"spec.analysis.metrics": [{"name": "one", **fields}]}
+
+
+def steps(*weights: int) -> Manifest:
+    return {"spec.rollout.steps": [{"weightPercent": weight} for weight in weights]}
+
+
+WRONG: dict[str, tuple[Manifest, str]] = {
+    "a name that is too long": (
+        {"metadata.name": "a" * 55},
+        "metadata.name may have at most 54 characters",
+    ),
+    "a name that starts with a digit": (
+        {"metadata.name": "2fast"},
+        "metadata.name must start with a letter",
+    ),
+    "a name with a dot": ({"metadata.name": "a.b"}, "metadata.name must start with a letter"),
+    "no spec": ({"spec": ABSENT}, "spec: Required value"),
+    "no model": ({"spec.model": ABSENT}, "spec.model: Required value"),
+    "an empty version": ({"spec.model.version": ""}, "spec.model.version"),
+    "a number as version": ({"spec.model.version": 2}, "must be of type string"),
+    "a digest that is none": ({"spec.model.sha256": "abc"}, "spec.model.sha256"),
+    "an unknown field": ({"spec.modle": {}}, 'unknown field "spec.modle"'),
+    "an unknown protocol": (
+        {"spec.serving": {"protocol": "grpc"}},
+        'supported values: "openInference", "http"',
+    ),
+    "a port that is none": ({"spec.serving": {"port": 65536}}, "spec.serving.port"),
+    "http without a probe": (
+        {"spec.serving": {"protocol": "http"}},
+        "give a container of template a readinessProbe",
+    ),
+    "no pods": ({"spec.replicas": 0}, "spec.replicas"),
+    "replicas and autoscaling": (
+        {"spec.replicas": 2, "spec.autoscaling": AUTOSCALING},
+        "give replicas or autoscaling, not both",
+    ),
+    "more pods at least than at most": (
+        {"spec.autoscaling": {"minReplicas": 4, "maxReplicas": 3}},
+        "minReplicas must not be greater than maxReplicas",
+    ),
+    "an autoscaler without a maximum": (
+        {"spec.autoscaling": {"minReplicas": 4}},
+        "spec.autoscaling.maxReplicas: Required value",
+    ),
+    "autoscaling where pods are the split": (
+        {"spec.autoscaling": AUTOSCALING, "spec.traffic": {"replicas": {}}},
+        "give replicas instead of autoscaling, or split by traffic.gateway",
+    ),
+    "no template": ({"spec.template": ABSENT}, "spec.template: Required value"),
+    "a template without spec": ({"spec.template": {}}, "spec.template.spec: Required value"),
+    "a template without containers": (
+        {"spec.template": {"spec": {}}},
+        "spec.template.spec.containers: Required value",
+    ),
+    "no container": (
+        {"spec.template.spec.containers": []},
+        "spec.template.spec.containers in body should have at least 1 items",
+    ),
+    "a container without image": (
+        {"spec.template.spec.containers": [{"name": "model"}]},
+        "spec.template.spec.containers[0].image: Required value",
+    ),
+    "two containers of one name": (
+        {"spec.template.spec.containers": [MODEL, MODEL]},
+        "spec.template.spec.containers[1]: Duplicate value",
+    ),
+    "an environment that is an object": (
+        {"spec.template.spec.containers": [{**MODEL, "env": {"A": "b"}}]},
+        "spec.template.spec.containers[0].env",
+    ),
+    "no traffic": ({"spec.traffic": ABSENT}, "spec.traffic: Required value"),
+    "nobody to split": (
+        {"spec.traffic": {}},
+        "give exactly one of gateway, istio and replicas; without a gateway write 'replicas: {}'",
+    ),
+    "two to split": (
+        {"spec.traffic": {"gateway": OWNED, "replicas": {}}},
+        "give exactly one of gateway, istio and replicas",
+    ),
+    "a gateway without anything": (
+        {"spec.traffic": {"gateway": {}}},
+        "give parentRefs for a route of Crossfade's own, or routeRef to join one of yours",
+    ),
+    "a gateway with everything": (
+        {"spec.traffic": {"gateway": OWNED | JOINED}},
+        "give parentRefs for a route of Crossfade's own, or routeRef to join one of yours",
+    ),
+    "hostnames of somebody else's route": (
+        {"spec.traffic": {"gateway": JOINED | {"hostnames": ["a.example.com"]}}},
+        "with routeRef, write them in your HTTPRoute",
+    ),
+    "a URL as hostname": (
+        {"spec.traffic": {"gateway": OWNED | {"hostnames": ["https://a.example.com"]}}},
+        "spec.traffic.gateway.hostnames[0]",
+    ),
+    "no parent": ({"spec.traffic": {"gateway": {"parentRefs": []}}}, "at least 1 items"),
+    "a VirtualService without hosts": (
+        {"spec.traffic": {"istio": {"hosts": []}}},
+        "spec.traffic.istio.hosts in body should have at least 1 items",
+    ),
+    "no step": (
+        {"spec.rollout.steps": []},
+        "spec.rollout.steps in body should have at least 1 items",
+    ),
+    "a step of nothing": (steps(0, 5), "weightPercent in body should be greater than or equal"),
+    "more than everything": (
+        steps(5, 101),
+        "weightPercent in body should be less than or equal to 100",
+    ),
+    "weights that fall": (
+        steps(50, 5),
+        "the weightPercent of each step must be greater than that of the step before",
+    ),
+    "weights that stay": (
+        steps(5, 5),
+        "the weightPercent of each step must be greater than that of the step before",
+    ),
+    "a pause of no time": (
+        {"spec.rollout.steps": [{"weightPercent": 5, "pause": {"seconds": 0}}]},
+        "spec.rollout.steps[0].pause.seconds",
+    ),
+    "another end of the deadline": (
+        {"spec.rollout.onDeadline": "rollback"},
+        'supported values: "hold", "rollBack"',
+    ),
+    "no deadline": ({"spec.rollout.deadlineSeconds": 0}, "spec.rollout.deadlineSeconds"),
+    "nobody who judges": (
+        {"spec.analysis": ABSENT},
+        "add analysis, or give every step of rollout.steps a pause",
+    ),
+    "nobody who judges the last step": (
+        {
+            "spec.analysis": ABSENT,
+            "spec.rollout.steps": [{**PAUSE, "weightPercent": 5}, {"weightPercent": 50}],
+        },
+        "add analysis, or give every step of rollout.steps a pause",
+    ),
+    "nobody who judges the default ladder": (
+        {"spec.analysis": ABSENT, "spec.rollout": ABSENT},
+        "add analysis, or give every step of rollout.steps a pause",
+    ),
+    "an analysis without metrics": (
+        {"spec.analysis.metrics": []},
+        "spec.analysis.metrics in body should have at least 1 items",
+    ),
+    "an address without scheme": (
+        {"spec.analysis.prometheus.address": "prometheus:9090"},
+        "spec.analysis.prometheus.address",
+    ),
+    "a password in the address": (
+        {"spec.analysis.prometheus.address": "http://me:secret@prometheus"},
+        "address must not hold a user or password: use basicAuth",
+    ),
+    "two ways to say who asks": (
+        {
+            "spec.analysis.prometheus.bearerToken": {"name": "a", "key": "b"},
+            "spec.analysis.prometheus.basicAuth": {"name": "a"},
+        },
+        "give bearerToken or basicAuth, not both",
+    ),
+    "TLS without https": (
+        {"spec.analysis.prometheus.tls": {"insecureSkipVerify": True}},
+        "tls needs an address that starts with https://",
+    ),
+    "two metrics of one name": (
+        {"spec.analysis.metrics": [ERRORS, ERRORS]},
+        "spec.analysis.metrics[1]: Duplicate value",
+    ),
+    "a metric of no kind": (metric(), "give exactly one of errorRate, latency and query"),
+    "a metric of two kinds": (
+        metric(errorRate=ERRORS["errorRate"], latency=SLOW["latency"]),
+        "give exactly one of errorRate, latency and query",
+    ),
+    "a metric's name in capitals": (
+        {"spec.analysis.metrics": [{**ERRORS, "name": "Errors"}]},
+        "spec.analysis.metrics[0].name",
+    ),
+    "an errorRate without limit": (
+        metric(errorRate={}),
+        "errorRate needs a limit: give maxPercent, worseThanStable, or both",
+    ),
+    "an errorRate of nothing": (
+        metric(errorRate={"maxPercent": 0}),
+        "maxPercent in body should be greater than 0",
+    ),
+    "an errorRate of everything": (
+        metric(errorRate={"maxPercent": 100}),
+        "maxPercent in body should be less than 100",
+    ),
+    "a latency without limit": (
+        metric(latency={"maxMilliseconds": 300}),
+        "latency needs a limit: give maxSlowPercent, worseThanStable, or both",
+    ),
+    "a latency without time": (
+        metric(latency={"maxSlowPercent": 1}),
+        "spec.analysis.metrics[0].latency.maxMilliseconds: Required value",
+    ),
+    "a ratio that asks for a better version": (
+        metric(errorRate={"worseThanStable": {"ratio": 0.5}}),
+        "worseThanStable.ratio",
+    ),
+    "a query without limit": (metric(query={"promql": "1"}), "give max, min, or both"),
+    "a query that nothing passes": (
+        metric(query={"promql": "1", "min": 2, "max": 1}),
+        "min must not be greater than max",
+    ),
+    "a query with a source": (
+        metric(query={"promql": "1", "min": 2}, source={"preset": "mlserver"}),
+        "source is for errorRate and latency",
+    ),
+    "an errorRate without counters": (
+        {"spec.analysis.source": ABSENT},
+        "errorRate needs counters: give source.requests and source.errors, or source.preset",
+    ),
+    "an errorRate with half the counters": (
+        {"spec.analysis.source": {"requests": "a"}},
+        "errorRate needs counters: give source.requests and source.errors, or source.preset",
+    ),
+    "an errorRate whose own source has no counters": (
+        metric(errorRate={"maxPercent": 5}, source={"latency": "a"}),
+        "errorRate needs counters: give source.requests and source.errors, or source.preset",
+    ),
+    "a latency without histogram": (
+        {"spec.analysis.source": {"requests": "a", "errors": "b"}, "spec.analysis.metrics": [SLOW]},
+        "latency needs a histogram: give source.latency or source.preset",
+    ),
+    "a latency whose own source has no histogram": (
+        metric(latency=SLOW["latency"], source={"requests": "a", "errors": "b"}),
+        "latency needs a histogram: give source.latency or source.preset",
+    ),
+    "an unknown preset": (
+        {"spec.analysis.source": {"preset": "triton"}},
+        'supported values: "mlserver"',
+    ),
+}
+
+RIGHT: dict[str, Manifest] = {
+    "as little as possible": {"spec.rollout": ABSENT},
+    "the longest name": {"metadata.name": "a" * 54},
+    "a pod template as kubectl writes it": {
+        "spec.template.metadata": {"creationTimestamp": None, "labels": {"team": "ml"}}
+    },
+    "no gateway": {"spec.traffic": {"replicas": {}}},
+    "a joined route": {"spec.traffic": {"gateway": JOINED}},
+    "people who decide": {"spec.analysis": ABSENT, "spec.rollout.steps": [PAUSE]},
+    "an autoscaler": {"spec.autoscaling": AUTOSCALING},
+    "a source of the metric's own": {
+        "spec.analysis.source": ABSENT,
+        "spec.analysis.metrics": [{**ERRORS, "source": {"requests": "a", "errors": "b"}}],
+    },
+    "answers counted elsewhere": {
+        "spec.analysis.source": {"requests": "a", "errors": "b", "versionLabel": "version"}
+    },
+    "http with a probe": {
+        "spec.serving": {"protocol": "http", "port": 80},
+        "spec.template.spec.containers": [
+            {**MODEL, "readinessProbe": {"httpGet": {"path": "/", "port": 80}}}
+        ],
+    },
+}
+
+FIXED: dict[str, tuple[Manifest, Manifest, str]] = {
+    "who splits the traffic": (
+        {},
+        {"spec.traffic": {"replicas": {}}},
+        "who splits the traffic (gateway, istio or replicas) cannot change",
+    ),
+    "whose route it is": (
+        {},
+        {"spec.traffic": {"gateway": JOINED}},
+        "cannot become a joined one (routeRef), nor the other way round",
+    ),
+    "which route is joined": (
+        {"spec.traffic": {"gateway": JOINED}},
+        {"spec.traffic": {"gateway": {"routeRef": {"name": "other", "rule": "model"}}}},
+        "routeRef cannot change, since the joined route must be put back",
+    ),
+    "which rule is joined": (
+        {"spec.traffic": {"gateway": JOINED}},
+        {"spec.traffic": {"gateway": {"routeRef": {"name": "public"}}}},
+        "routeRef cannot change, since the joined route must be put back",
+    ),
+    "the port": (
+        {},
+        {"spec.serving": {"port": 9000}},
+        "port cannot change, since both versions are reached through the same port",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def api(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """The API server with our kind; what it is asked goes to a namespace of its own."""
+    namespace = f"api-{secrets.token_hex(3)}"
+    for command in (
+        ("apply", "-k", str(ROOT / "crds")),
+        ("wait", "--for=condition=Established", "crd/modeldeployments.crossfade.dev"),
+        ("create", "namespace", namespace),
+    ):
+        done = kubectl(*command)
+        assert done.returncode == 0, done.stderr
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return kubectl("--namespace", namespace, *arguments, **options)
+
+    yield run
+    kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_manifest_is_refused_with_what_to_write(
+    api: Kubectl, changes: Manifest, message: str
+) -> None:
+    refused = api("create", "--dry-run=server", "-f", "-", manifest=changed(changes))
+    assert refused.returncode != 0
+    assert message in refused.stderr
+
+
+@pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT)
+def test_a_right_manifest_is_taken(api: Kubectl, changes: Manifest) -> None:
+    taken = api("create", "--dry-run=server", "-f", "-", manifest=changed(changes))
+    assert taken.returncode == 0, taken.stderr
+
+
+@pytest.mark.parametrize(("before", "after", "message"), FIXED.values(), ids=FIXED)
+def test_what_may_not_change_is_kept(
+    api: Kubectl, before: Manifest, after: Manifest, message: str
+) -> None:
+    name = {"metadata.name": f"fixed-{secrets.token_hex(3)}"}
+    first = changed(before | name)
+    assert api("create", "-f", "-", manifest=first).returncode == 0
+    refused = api("replace", "-f", "-", manifest=changed(after, first))
+    assert refused.returncode != 0
+    assert message in refused.stderr
+    unchanged = api("replace", "--dry-run=server", "-f", "-", manifest=first)
+    assert unchanged.returncode == 0, unchanged.stderr
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_taken(api: Kubectl, example: Path) -> None:
+    taken = api("apply", "--dry-run=server", "-f", str(example))
+    assert taken.returncode == 0, taken.stderr
+
+
+def test_the_api_server_fills_in_defaults_but_not_in_lists(api: Kubectl) -> None:
+    manifest = changed({"spec.rollout": {"steps": [{"weightPercent": 5}]}})
+    taken = api("create", "--dry-run=server", "-o", "json", "-f", "-", manifest=manifest)
+    spec = json.loads(taken.stdout)["spec"]
+    assert spec["serving"] == {"protocol": "openInference", "port": 8080}
+    assert spec["rollout"]["deadlineSeconds"] == 86_400
+    assert spec["rollout"]["steps"] == [{"weightPercent": 5}]
+    assert spec["analysis"]["metrics"] == [ERRORS]
+
+
+def test_a_whole_status_is_stored_as_it_was_dumped(api: Kubectl) -> None:
+    manifest = changed({"metadata.name": "told"})
+    assert api("create", "-f", "-", manifest=manifest).returncode == 0
+    patch = json.dumps({"status": dump_status(STATUS)})
+    done = api("patch", "mdep", "told", "--subresource=status", "--type=merge", "-p", patch)
+    assert done.returncode == 0, done.stderr
+    stored = json.loads(api("get", "mdep", "told", "-o", "json").stdout)
+    assert stored["status"] == dump_status(STATUS)
+    assert parse_status(stored) == STATUS
+    row = api("get", "mdep", "told", "--no-headers").stdout.split()
+    assert row[:7] == ["told", "Progressing", "1", "2", "25", "2/3", "healthy"]
+
+
+def test_kubectl_explain_tells_every_field(api: Kubectl) -> None:
+    told = api("explain", "mdep.spec.rollout.steps.weightPercent")
+    assert "Weights must rise from step" in told.stdout
+
+
+def test_kubectl_scale_changes_the_pods_of_stable(api: Kubectl) -> None:
+    manifest = changed({"metadata.name": "scaled", "spec.replicas": 2})
+    assert api("create", "-f", "-", manifest=manifest).returncode == 0
+    assert api("scale", "mdep", "scaled", "--replicas=3").returncode == 0
+    replicas = api("get", "mdep", "scaled", "-o", "jsonpath={.spec.replicas}")
+    assert replicas.stdout == "3"
