@@ -23,7 +23,7 @@ STUCK_SECONDS: Final = 120.0
 """A queue that holds work and finished none for this long is stuck; the pod is restarted."""
 
 
-def registry_of(
+def registry_of(  # noqa: C901 - a list of handlers
     store: Store, queue: WorkQueue[NamespacedName], targets: Targets
 ) -> kopf.OperatorRegistry:
     """Return the handlers, in a registry of their own: nothing is global."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -82,8 +83,9 @@ def end_of(world: World) -> dict[str, Any]:
         "shares": world.shares,
         "objects": kinds,
         "rejected": rejected,
-        "roles": {n: d["metadata"]["labels"]["crossfade.dev/role"] for n, d in
-                  world.deployments.items()},
+        "roles": {
+            n: d["metadata"]["labels"]["crossfade.dev/role"] for n, d in world.deployments.items()
+        },
     }
 
 
@@ -123,6 +125,6 @@ def assert_never_given_back(world: World, begun: int, nth: int) -> None:
     falling = False
     weights = [w for phase, w, _ in world.trail[begun:] if phase not in ("Healthy", "Probation")]
     if world.status.get("rejected"):
-        for before, after in zip(weights, weights[1:], strict=False):
+        for before, after in itertools.pairwise(weights):
             falling = falling or after < before
             assert not (falling and after > before), f"killed after write {nth}: {weights}"

@@ -139,7 +139,9 @@ async def test_no_data_holds_the_weight() -> None:
     assert world.status["verdict"].startswith("Hold: errors: ")
 
 
-async def test_unreachable_prometheus_holds_the_weight_says_so_once_and_goes_on_afterwards() -> None:
+async def test_unreachable_prometheus_holds_the_weight_says_so_once_and_goes_on_afterwards() -> (
+    None
+):
     world = await healthy_world()
     world.apply(manifest("2.0.0"))
     await world.run_until(lambda: world.weight == 10)

@@ -1,0 +1,1 @@
+"""The decisions: pure functions from what was seen to what is done."""

@@ -1,4 +1,4 @@
-"""What a decision asks of the shell. Each is idempotent; the shell stops at the first that fails."""
+"""What a decision asks of the shell: idempotent, in order; the first that fails stops the rest."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ def report(turn: Turn) -> None:
     """Fill in verdict, metrics, replicas and conditions."""
     if turn.seen.answers is not None:
         _report_answers(turn, turn.seen.answers)
-    if turn.status.phase in (Phase.HEALTHY, Phase.ROLLED_BACK, Phase.PREPARING):
-        turn.set(verdict="", metrics=turn.status.metrics)
+    if turn.status.phase in (Phase.HEALTHY, Phase.PREPARING):
+        turn.set(verdict="")
     _report_stable(turn)
     turn.set(
         observed_generation=turn.seen.generation,

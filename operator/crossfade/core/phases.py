@@ -42,6 +42,9 @@ WEIGHTED: Final = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING})
 WITH_CANARY: Final = WEIGHTED | {Phase.PREPARING}
 """The phases in which a canary may be rolled back."""
 
+SETTLED: Final = frozenset({Phase.INITIALIZING, Phase.HEALTHY, Phase.ROLLED_BACK})
+"""The phases in which at most one version exists, and no metrics are needed."""
+
 JUDGED: Final = WEIGHTED | {Phase.PROBATION}
 """The phases in which metrics are looked at."""
 

@@ -40,7 +40,9 @@ from crossfade.workload import render
 _log = logging.getLogger(__name__)
 
 
-def writes_of(action: Action, view: View, store: Store) -> Iterator[Write]:
+def writes_of(  # noqa: C901 - one row for each action
+    action: Action, view: View, store: Store
+) -> Iterator[Write]:
     """Return the requests that carry out an action, in order.
 
     Raises:

@@ -157,8 +157,9 @@ def _needed(
 ) -> dict[int, int]:
     """Return the canary pods that each weight needs; 100 percent is the full capacity.
 
-    With an autoscaler, stable may run more pods than its minimum; what replaces it must be able
-    to carry what it carries now.
+    With an autoscaler, stable may run more pods than its minimum. While there is a canary that is
+    the full capacity: stable must not shrink because a canary takes some of its load, and what
+    replaces it must be able to carry what it carries now.
     """
     full = spec.replicas or 1
     if spec.autoscaling is not None:

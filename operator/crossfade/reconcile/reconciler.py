@@ -11,7 +11,7 @@ from crossfade.api.parse import dump_status, parse_status
 from crossfade.core.actions import Announcement, Apply, Write
 from crossfade.core.conditions import is_worth_writing, with_failure
 from crossfade.core.decide import decide
-from crossfade.core.phases import JUDGED, WITH_CANARY
+from crossfade.core.phases import SETTLED
 from crossfade.core.turn import Decision
 from crossfade.errors import ClusterError, ConflictError, CrossfadeError
 from crossfade.kube.cluster import Cluster
@@ -73,7 +73,7 @@ class Reconciler:
         await self._write_status(key, view, decision, now)
         if view.seen.answers is not None:
             self._looks.use(key)
-        if decision.status.phase not in JUDGED | WITH_CANARY and view.seen.leaving is None:
+        if decision.status.phase in SETTLED:
             self._looks.forget(key)
         await self._announce(view, decision, now)
         return decision.look_again_at
@@ -174,7 +174,7 @@ async def work(
                 e,
             )
             await reconciler.report_failure(key, e)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one broken object must not stop the others
             backoff = queue.failed(key)
             _log.exception("bug namespace=%s name=%s again_in=%.1fs", *_pair(key), backoff)
         else:
