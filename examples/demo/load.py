@@ -95,11 +95,13 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - that is what TCP gives
         self._transport = transport
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._run.connections.add(self)
 
     def send(self, request: _Request, message: bytes) -> None:
         """Send a request, whose fate this connection then settles."""
-        assert self._transport is not None  # noqa: S101 - only made connections send
+        if self._transport is None or self._transport.is_closing():
+            # Accepted, and closed before there was anything to answer.
+            self._run.lose(request, Fate.RESET)
+            return
         self.request, request.connection = request, self
         self._transport.write(message)
 
@@ -186,6 +188,7 @@ class _Run:
 
     def __init__(self, load: Load, stats: Stats) -> None:
         self.connections: set[_Connection] = set()
+        """Those that are open, or being opened."""
         self._load = load
         self._stats = stats
         self._loop = asyncio.get_running_loop()
@@ -267,23 +270,25 @@ class _Run:
                 connection.send(request, self._message(request))
                 return True
             connection.close()
-        if len(self.connections) + len(self._connecting) >= self._load.concurrency:
+        if len(self.connections) >= self._load.concurrency:
             return False
-        task = self._loop.create_task(self._connect(request))
+        connection = _Connection(self)
+        self.connections.add(connection)
+        task = self._loop.create_task(self._connect(connection, request))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
         return True
 
-    async def _connect(self, request: _Request) -> None:
+    async def _connect(self, connection: _Connection, request: _Request) -> None:
         host, port = self._address
         left = request.due + self._load.timeout_seconds - self._loop.time()
         try:
             async with asyncio.timeout(left):
-                _, connection = await self._loop.create_connection(
-                    lambda: _Connection(self), host, port
-                )
+                await self._loop.create_connection(lambda: connection, host, port)
         except OSError:  # TimeoutError is one
+            self.connections.discard(connection)
             self.lose(request, Fate.CONNECT)
+            self.send_waiting()
             return
         connection.idle_since = self._loop.time()
         if request.is_done:
