@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -318,18 +317,19 @@ def _export(paths: Paths, image_id: str, ref: str, archive: Path) -> None:
     """Write an image of buildah's as an OCI archive with uncompressed layers.
 
     buildah itself compresses an OCI archive's layers, which costs more than the import of the
-    larger file; its Docker archives are not compressed.
+    larger file; what it writes into a plain folder it does not.
     """
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".export-") as scratch:
-        saved = Path(scratch) / "docker.tar"
-        _buildah(paths, "push", image_id, f"docker-archive:{saved}")
-        with tarfile.open(saved) as tar:
-            tar.extractall(scratch, filter="data")
-        saved.unlink()
-        (manifest,) = json.loads((Path(scratch) / "manifest.json").read_text())
-        config: dict[str, Any] = json.loads((Path(scratch) / manifest["Config"]).read_text())
-        layers = [Path(scratch) / layer for layer in manifest["Layers"]]
+        _buildah(paths, "push", "--disable-compression", image_id, f"dir:{scratch}")
+        blobs = Path(scratch)
+        manifest: dict[str, Any] = json.loads((blobs / "manifest.json").read_text())
+        config: dict[str, Any] = json.loads(_blob(blobs, manifest["config"]).read_text())
+        layers = [_blob(blobs, layer) for layer in manifest["layers"]]
         _write(archive, ref, layers, config["config"])
+
+
+def _blob(blobs: Path, descriptor: Mapping[str, Any]) -> Path:
+    return blobs / str(descriptor["digest"]).removeprefix("sha256:")
 
 
 def _write(archive: Path, ref: str, layers: Sequence[Path], process: Mapping[str, Any]) -> None:
