@@ -112,8 +112,11 @@ class Stats:
         self._seconds.append(record.seconds)
         self._fate.append(record.fate)
         self._status.append(record.status)
-        self._version.append(self.versions.index(record.version))
+        self._version.append(self._index_of(record.version))
         self._judgement.append(record.judgement)
+
+    def _index_of(self, version: str) -> int:
+        return self.versions.index(version) if version in self.versions else -1
 
     def __len__(self) -> int:
         return len(self._fate)
@@ -180,7 +183,14 @@ class Stats:
             quantiles: Each from 0 to 1.
             version: Count this version's answers only.
         """
-        answered = (it for it in self if it.fate is Fate.ANSWERED)
-        seconds = sorted(it.seconds for it in answered if version in {None, it.version})
+        # By columns: this is asked while a load runs, and must not hold it up.
+        columns = zip(self._seconds, self._fate, self._version, strict=True)
+        answered = Fate.ANSWERED.value
+        wanted = None if version is None else self._index_of(version)
+        seconds = sorted(
+            it
+            for it, fate, index in columns
+            if fate == answered and (wanted is None or index == wanted)
+        )
         last = len(seconds) - 1
         return [seconds[round(it * last)] if seconds else float("nan") for it in quantiles]
