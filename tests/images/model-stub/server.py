@@ -209,7 +209,7 @@ class Model:
         lines.append(f"model_request_seconds_count {total}")
         return "\n".join(lines) + "\n"
 
-    def _read(self, path: str) -> Response:  # noqa: PLR0911 - one for each path
+    def _read(self, path: str) -> Response:
         match path.split("/")[1:]:
             case ["metrics"]:
                 text = "text/plain; version=0.0.4; charset=utf-8"
@@ -299,7 +299,7 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
 
     @override
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._connections.discard(self)
 
