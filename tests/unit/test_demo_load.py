@@ -122,7 +122,9 @@ async def test_latency_counts_from_when_a_request_was_due() -> None:
         seconds=0.03,
         timeout_seconds=1,
     )
-    assert [round(it.seconds, 1) for it in stats] == pytest.approx([0.05, 0.1, 0.1], abs=0.05)
+    # Due after 0, 10 and 20 ms, answered one after the other in 50 ms each.
+    for record, least in zip(stats, (0.05, 0.09, 0.13), strict=True):
+        assert record.seconds > least - 0.005
 
 
 async def test_reuses_connections() -> None:
