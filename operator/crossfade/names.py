@@ -33,7 +33,7 @@ LABEL_ROLE: Final = f"{GROUP}/role"
 
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "crossfade"
-MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_NAME}"
 
 ANNOTATION_COMMAND: Final = f"{GROUP}/command"
 """A person's order on a ModelDeployment: promote, abort or retry. Consumed by the operator."""

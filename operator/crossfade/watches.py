@@ -47,7 +47,7 @@ def registry_of(  # noqa: C901 - a list of handlers
         @kopf.on.event(*_selector(kind), registry=registry, id=f"child-{kind.plural}")
         async def child(event: Any, **_: Any) -> None:
             meta = see(event)["metadata"]
-            queue.add(NamespacedName(meta["namespace"], meta["labels"].get(LABEL_NAME, "")))
+            queue.add(NamespacedName(meta["namespace"], meta["labels"][LABEL_NAME]))
 
     for kind in ROUTES:
 
@@ -80,13 +80,10 @@ def settings_of() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     for kind in CHILDREN:
-        settings.watching.label_selectors[_resource(kind)] = MANAGED_SELECTOR
+        settings.watching.label_selectors[_selector(kind)] = MANAGED_SELECTOR
     return settings
 
 
 def _selector(kind: ResourceKind) -> tuple[str, str, str]:
     return (kind.group, kind.version, kind.plural)
 
-
-def _resource(kind: ResourceKind) -> str:
-    return f"{kind.group}/{kind.version}/{kind.plural}" if kind.group else kind.plural

@@ -341,22 +341,28 @@ class World:
 
     # ── moving time ───────────────────────────────────────────────────────────────────────────
 
+    async def step(self) -> bool:
+        """Reconcile once if there is reason to at this instant; tell whether there was."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+        due = self.again is not None and self.again <= self.now
+        if not self.awake and not due:
+            return False
+        self.awake, self.again = False, None
+        try:
+            self.again = await self.reconciler.reconcile(KEY)
+        except ClusterError as e:
+            self.failures.append(e)
+            await self.reconciler.report_failure(KEY, e)
+            self.again = self.now + timedelta(seconds=1)
+            self.awake = False
+        return True
+
     async def settle(self) -> None:
         """Let everything happen that happens at this instant."""
         for _ in range(200):
-            for _ in range(3):
-                await asyncio.sleep(0)
-            due = self.again is not None and self.again <= self.now
-            if not self.awake and not due:
+            if not await self.step():
                 return
-            self.awake, self.again = False, None
-            try:
-                self.again = await self.reconciler.reconcile(KEY)
-            except (ClusterError, ConflictError) as e:
-                self.failures.append(e)
-                await self.reconciler.report_failure(KEY, e)
-                self.again = self.now + timedelta(seconds=1)
-                self.awake = False
         raise AssertionError(f"no end in sight: {self.cluster.writes[-10:]} {self.status}")
 
     async def run(self, seconds: float) -> None:
@@ -372,12 +378,12 @@ class World:
     async def run_until(self, condition: Callable[[], bool], limit: float = 3600) -> None:
         """Move time on until something holds."""
         end = self.now + timedelta(seconds=limit)
-        await self.settle()
         while not condition():
+            if await self.step():
+                continue
             if self.again is None or self.again > end:
                 raise AssertionError(f"never happened; {self.trail} {self.status}")
             self.now = max(self.now, self.again)
-            await self.settle()
 
     # ── looking and acting ────────────────────────────────────────────────────────────────────
 

@@ -139,6 +139,9 @@ def _pass_or_hold(turn: Turn) -> None:
         _advance(turn)
         return
     gate, waits_for = closed
+    if gate is gates.evidence and turn.seen.answers is None:
+        gates.dwell(turn)  # asks for a look right when the step may be passed
+        return
     waits_for_person = gate in (gates.spec_paused, gates.human_pause)
     pauses = waits_for_person or gate is gates.timed_pause
     if waits_for_person and turn.rollout.paused_since is None:
@@ -147,8 +150,7 @@ def _pass_or_hold(turn: Turn) -> None:
     elif not waits_for_person:
         _resume_clock(turn)
     turn.move(Phase.PAUSED if pauses else Phase.PROGRESSING)
-    if gate is not gates.evidence or turn.seen.answers is not None:
-        turn.set(message=waits_for)
+    turn.set(message=waits_for)
 
 
 def _resume_clock(turn: Turn) -> None:
