@@ -261,7 +261,7 @@ def _buildah_build(paths: Paths, base: Path, context: Path) -> str:
     except ClusterError:
         _buildah(paths, "pull", f"oci-archive:{base}")
     id_file = context.parent / "image-id"
-    # The time stamp makes layers, and so the whole image, the same for the same inputs.
+    # With fixed time stamps a rebuilt layer is mostly the same, and then is not imported again.
     steps = ["--isolation", "chroot", "--layers", "--timestamp", str(LAYER_EPOCH_SECONDS)]
     words = ["--build-arg", f"BASE_IMAGE={base_ref}", "--iidfile", str(id_file)]
     mounts = _pip_mounts(context.parent)
