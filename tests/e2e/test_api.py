@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from crossfade.api.parse import dump_status, parse_status
+from crossfade.api.parse import dump_status, parse_spec, parse_status
 from crossfade.api.v1alpha1 import (
     Condition,
     MetricStatus,
@@ -23,6 +24,9 @@ from crossfade.api.v1alpha1 import (
     RevisionStatus,
     RolloutStatus,
 )
+from crossfade.core.actions import Role
+from crossfade.workload import render
+from crossfade.workload.revision import revision_of
 
 Manifest = dict[str, Any]
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
@@ -156,6 +160,10 @@ WRONG: dict[str, tuple[Manifest, str]] = {
     "autoscaling where pods are the split": (
         {"spec.autoscaling": AUTOSCALING, "spec.traffic": {"replicas": {}}},
         "give replicas instead of autoscaling, or split by traffic.gateway",
+    ),
+    "more than half of the pods for a canary": (
+        {**steps(5, 75), "spec.traffic": {"replicas": {}}},
+        "with traffic.replicas a canary gets at most half",
     ),
     "no template": ({"spec.template": ABSENT}, "spec.template: Required value"),
     "a template without spec": ({"spec.template": {}}, "spec.template.spec: Required value"),
@@ -400,11 +408,15 @@ FIXED: dict[str, tuple[Manifest, Manifest, str]] = {
 
 
 @pytest.fixture(scope="module")
-def api(kubectl: Kubectl) -> Iterator[Kubectl]:
+def namespace() -> str:
+    return f"api-{secrets.token_hex(3)}"
+
+
+@pytest.fixture(scope="module")
+def api(kubectl: Kubectl, namespace: str) -> Iterator[Kubectl]:
     """The API server with our kind; what it is asked goes to a namespace of its own."""
-    namespace = f"api-{secrets.token_hex(3)}"
     for command in (
-        ("apply", "-k", str(ROOT / "crds")),
+        ("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "crds")),
         ("wait", "--for=condition=Established", "crd/modeldeployments.crossfade.dev"),
         ("create", "namespace", namespace),
     ):
@@ -487,3 +499,42 @@ def test_kubectl_scale_changes_the_pods_of_stable(api: Kubectl) -> None:
     assert api("scale", "mdep", "scaled", "--replicas=3").returncode == 0
     replicas = api("get", "mdep", "scaled", "-o", "jsonpath={.spec.replicas}")
     assert replicas.stdout == "3"
+
+
+def test_the_operators_manifests_are_taken(api: Kubectl) -> None:
+    rendered = api("kustomize", str(ROOT / "manifests"))
+    assert rendered.returncode == 0, rendered.stderr
+    for path in sorted((ROOT / "manifests").glob("[!k]*.yaml")):
+        for manifest in yaml.safe_load_all(path.read_text()):
+            manifest["metadata"].pop("namespace", None)  # which may not exist in a dry run
+            taken = api("create", "--dry-run=server", "-f", "-", manifest=renamed(manifest))
+            assert taken.returncode == 0, taken.stderr
+
+
+def renamed(manifest: Manifest) -> Manifest:
+    """Return it under a name that is not taken by an operator that is installed."""
+    name = f"dry-{secrets.token_hex(3)}"
+    return {**manifest, "metadata": {**manifest["metadata"], "name": name}}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_the_children_of_an_example_are_taken(api: Kubectl, namespace: str, example: Path) -> None:
+    (body,) = (
+        manifest
+        for manifest in yaml.safe_load_all(example.read_text())
+        if manifest["kind"] == "ModelDeployment"
+    )
+    spec = parse_spec(body)
+    owner = render.Owner(name=body["metadata"]["name"], namespace=namespace, uid="u1")
+    revision = revision_of(spec)
+    children = [
+        render.render_deployment(owner, spec, revision, Role.STABLE, 2),
+        render.render_service(owner, spec, revision),
+        render.render_address(owner, spec, revision),
+        render.render_address(owner, spec, None),
+    ]
+    if spec.autoscaling is not None:
+        children.append(render.render_autoscaler(owner, spec, revision, 2))
+    for child in children:
+        taken = api("apply", "--server-side", "--dry-run=server", "-f", "-", manifest=child)
+        assert taken.returncode == 0, taken.stderr

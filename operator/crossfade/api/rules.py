@@ -71,6 +71,12 @@ _SPEC: Final = (
         " instead of autoscaling, or split by traffic.gateway or traffic.istio",
     ),
     Rule(
+        "!has(self.traffic.replicas) || !has(self.rollout) || !has(self.rollout.steps)"
+        " || self.rollout.steps.all(step, step.weightPercent <= 50)",
+        "with traffic.replicas a canary gets at most half, as many pods as stable: give every step"
+        " a weightPercent up to 50",
+    ),
+    Rule(
         "has(self.analysis) || (has(self.rollout) && has(self.rollout.steps)"
         " && self.rollout.steps.all(step, has(step.pause)))",
         "without analysis nobody judges a version: add analysis, or give every step of"
