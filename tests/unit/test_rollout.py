@@ -45,6 +45,7 @@ async def test_good_version_climbs_the_ladder_and_is_promoted() -> None:
     assert world.stable == "2.0.0"
     assert world.versions == {"2.0.0"}
     assert world.reasons.count("Promoted") == 1
+    assert "WeightRestored" not in world.reasons
 
 
 async def test_promotion_restarts_no_pod() -> None:

@@ -44,6 +44,10 @@ class RouteState:
     writable: bool = True
     """False: it cannot be written as asked (not found, foreign, ambiguous); see ``problem``."""
 
+    share: Mapping[str, int] | None = None
+    """Percent that each revision really gets where that is coarser than ``weights`` (it follows the
+    number of ready pods); None: the same as ``weights``."""
+
     def weight_of(self, revision: str | None) -> int:
         """Return a revision's percent; 0 when the route does not name it."""
         return self.weights.get(revision, 0) if revision is not None else 0
