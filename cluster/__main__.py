@@ -38,10 +38,14 @@ def main(arguments: list[str]) -> int:
 def up(paths: Paths, options: argparse.Namespace) -> int:
     """Bring the cluster up, or see that it is, and apply the add-ons."""
     started = time.monotonic()
-    if kind.is_usable():
-        _up_with_kind(paths, options)
-    else:
-        _up_by_hand(paths, options)
+    host.ensure_packages()
+    ensure_built(paths)
+    ensure_images(paths)
+    with host.only_one():
+        if kind.is_usable():
+            _up_with_kind(paths, options)
+        else:
+            _up_by_hand(paths, options)
     say(f'Up in {time.monotonic() - started:.1f} s. For a shell: eval "$(python -m cluster env)"')
     return 0
 
@@ -49,13 +53,14 @@ def up(paths: Paths, options: argparse.Namespace) -> int:
 def down(paths: Paths, _options: argparse.Namespace) -> int:
     """Take the cluster down and clean up after it."""
     started = time.monotonic()
-    if kind.is_usable() and kind.exists():
-        kind.delete(paths)
-    elif paths.run.exists():
-        node.stop_node(paths)
-    else:
-        say("There is no cluster of this cache.")
-        return 0
+    with host.only_one():
+        if kind.exists():
+            kind.delete(paths)
+        elif paths.run.exists():
+            node.stop_node(paths)
+        else:
+            say("There is no cluster of this cache.")
+            return 0
     say(f"Down in {time.monotonic() - started:.1f} s; logs stay in {paths.logs}.")
     return 0
 
@@ -86,8 +91,8 @@ def load_archive(paths: Paths, archive: Path) -> None:
     Raises:
         ClusterError: If none runs, or the archive is not one.
     """
-    if kind.is_usable():
-        kind.load(archive)
+    if kind.exists():
+        kind.load(str(archive))
         return
     if not containers.is_answering(paths):
         message = "No cluster runs: python -m cluster up"
@@ -111,9 +116,6 @@ def check_kind_config(paths: Paths, _options: argparse.Namespace) -> int:
 
 
 def _up_by_hand(paths: Paths, options: argparse.Namespace) -> None:
-    host.ensure_packages()
-    ensure_built(paths)
-    ensure_images(paths)
     host.claim(paths)
     if not options.fresh and node.is_healthy(paths):
         say("A healthy cluster is up; applying the add-ons.")
@@ -124,13 +126,11 @@ def _up_by_hand(paths: Paths, options: argparse.Namespace) -> None:
 
 
 def _up_with_kind(paths: Paths, options: argparse.Namespace) -> None:
-    ensure_built(paths)
-    ensure_images(paths)
     if options.fresh and kind.exists():
         kind.delete(paths)
     kind.ensure_cluster(paths)
     for archive in static_archives(paths):
-        kind.load(archive)
+        kind.load(str(archive))
     ensure_addons(paths, options.scrape_interval, with_dns=False)
 
 

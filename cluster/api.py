@@ -57,6 +57,13 @@ def is_ready(paths: Paths) -> bool:
     return _status(opener, f"{SERVER}/readyz") == 200  # noqa: PLR2004 - OK
 
 
+def is_serving(paths: Paths) -> bool:
+    """Tell whether the administrator's requests are answered, whatever made the cluster."""
+    if not paths.kubeconfig.exists():
+        return False
+    return kubectl(paths, "get", "--raw=/readyz", timeout_seconds=10, check=False) == "ok"
+
+
 def http_status(url: str, *, method: str = "GET") -> int:
     """Return the status that a plain HTTP address answers with; 0 for no answer within 2 s."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

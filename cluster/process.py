@@ -57,6 +57,7 @@ def run(
         ClusterError: If the command is missing, fails or runs too long; quotes the last lines.
     """
     words = [str(word) for word in command]
+    shown = " ".join(words[:6])
     try:
         done = subprocess.run(
             words,
@@ -70,17 +71,14 @@ def run(
             check=False,
         )
     except FileNotFoundError as error:
-        message = f"{words[0]} is not installed"
-        raise ClusterError(message) from error
+        raise ClusterError(f"{words[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        message = f"{' '.join(words[:6])} took longer than {timeout_seconds} s"
-        raise ClusterError(message) from error
+        raise ClusterError(f"{shown} took longer than {timeout_seconds} s") from error
     if log is not None:
         with log.open("a") as file:
             file.write(f"$ {' '.join(words)}\n{done.stdout}{done.stderr}\n")
     if check and done.returncode != 0:
-        said = tail(done.stdout + done.stderr)
         where = f"\n    (all of it: {log})" if log is not None else ""
-        message = f"{' '.join(words[:6])} failed with exit code {done.returncode}:\n{said}{where}"
-        raise ClusterError(message)
+        said = tail(done.stdout + done.stderr)
+        raise ClusterError(f"{shown} failed with exit code {done.returncode}:\n{said}{where}")
     return done.stdout

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cluster import api, node
+from cluster import api, kind, node
 from cluster.addons import PROMETHEUS
 from cluster.binaries import PROGRAMS, TRAEFIK_VERSION
 from cluster.network import GATEWAY_ADDRESS
@@ -16,31 +16,42 @@ def report(paths: Paths) -> int:
     Returns:
         0 for a healthy cluster, else 1.
     """
-    running = recorded(paths)
-    for name in node.DAEMONS:
-        daemon = running.get(name)
-        is_alive = daemon is not None and daemon.is_alive()
-        _line(name, f"running, process {daemon.pid}" if daemon and is_alive else "NOT RUNNING")
-    if not api.is_ready(paths):
+    is_whole = kind.exists() or _report_daemons(paths)
+    if not api.is_serving(paths):
         _line("API server", "NOT READY")
         return 1
-    _report_nodes(paths)
+    are_ready = _report_nodes(paths)
     waiting = _report_pods(paths)
     _line("gateway", f"http://{GATEWAY_ADDRESS}")
     _line("Prometheus", f"{PROMETHEUS}, status {api.http_status(f'{PROMETHEUS}/-/ready')}")
     for program in PROGRAMS:
         _line(f"version of {program.name}", program.version)
     _line("version of traefik", TRAEFIK_VERSION)
-    return 0 if node.is_healthy(paths) and not waiting else 1
+    return 0 if is_whole and are_ready and not waiting else 1
 
 
-def _report_nodes(paths: Paths) -> None:
+def _report_daemons(paths: Paths) -> bool:
+    """Print the node's processes; return whether all run."""
+    running = recorded(paths)
+    alive = [name for name in node.DAEMONS if name in running and running[name].is_alive()]
+    for name in node.DAEMONS:
+        text = f"running, process {running[name].pid}" if name in alive else "NOT RUNNING"
+        _line(name, text)
+    return len(alive) == len(node.DAEMONS)
+
+
+def _report_nodes(paths: Paths) -> bool:
+    """Print the nodes; return whether all are Ready."""
+    are_ready = True
     for item in api.get(paths, "nodes")["items"]:
         conditions = {it["type"]: it["status"] for it in item["status"]["conditions"]}
         info = item["status"]["nodeInfo"]
-        ready = "Ready" if conditions.get("Ready") == "True" else "NOT READY"
-        text = f"{ready}, kubelet {info['kubeletVersion']}, {info['containerRuntimeVersion']}"
+        is_ready = conditions.get("Ready") == "True"
+        are_ready &= is_ready
+        words = ["Ready" if is_ready else "NOT READY", f"kubelet {info['kubeletVersion']}"]
+        text = ", ".join([*words, info["containerRuntimeVersion"]])
         _line(f"node {item['metadata']['name']}", text)
+    return are_ready
 
 
 def _report_pods(paths: Paths) -> int:

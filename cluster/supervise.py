@@ -60,7 +60,10 @@ def start(
     daemon = Daemon(name, process.pid, started or 0, program)
     record = _record(paths, name)
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(asdict(daemon)))
+    # A record that a kill cut in half would hide the daemon from the next start.
+    new = record.with_suffix(".new")
+    new.write_text(json.dumps(asdict(daemon)))
+    new.rename(record)
     return daemon
 
 
