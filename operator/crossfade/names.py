@@ -44,7 +44,12 @@ ANNOTATION_VERSION: Final = f"{GROUP}/model-version"
 ANNOTATION_ROUTE_HASH: Final = f"{GROUP}/route-hash"
 """On a route of ours: a hash of everything in it but the weights, to see that it is current."""
 
+ANNOTATION_WEIGHTS: Final = f"{GROUP}/weights"
+"""On the Service that is the route where there is no gateway: the weights that were asked for."""
+
 REVISION_HASH_LENGTH: Final = 8
+REVISION_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
+"""What revisions are spelled with; no vowels, so that no word is taken for one (``detector``)."""
 
 MAX_NAME_LENGTH: Final = 63 - 1 - REVISION_HASH_LENGTH
 """Children are named ``<name>-<hash>``, and a Service's name is a DNS label of at most 63."""

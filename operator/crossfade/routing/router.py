@@ -35,6 +35,13 @@ class TrafficRouter(Protocol):
         """
         ...
 
+    def original_backend(self, live: Manifest | None) -> Manifest | None:
+        """Return what ``restore`` should put back, to be written down before the first write.
+
+        None where nothing is joined or nothing can be told.
+        """
+        ...
+
     def render(self, split: Split, live: Manifest | None) -> Write:
         """Return the one write that makes the split; idempotent.
 
@@ -44,7 +51,11 @@ class TrafficRouter(Protocol):
         ...
 
     def restore(self, live: Manifest | None) -> Write | None:
-        """Return the write that takes our backends out again; None when nothing is to be done."""
+        """Return the write that takes our backends out again; None when nothing is to be done.
+
+        Raises:
+            RouteError: it cannot be told which of its backends are ours.
+        """
         ...
 
     def canary_replicas(self, weight: int, full: int) -> int:

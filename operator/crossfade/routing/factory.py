@@ -1,0 +1,56 @@
+"""Which router a spec asks for."""
+
+from __future__ import annotations
+
+from crossfade.api.v1alpha1 import (
+    GatewayTraffic,
+    IstioTraffic,
+    ModelDeploymentSpec,
+    ReplicasTraffic,
+    RouteRef,
+    Traffic,
+)
+from crossfade.core.actions import Manifest
+from crossfade.errors import InvalidSpecError
+from crossfade.routing.gateway_api import OwnRouteRouter
+from crossfade.routing.istio import IstioRouter
+from crossfade.routing.joined import JoinedRouteRouter
+from crossfade.routing.owned import RouteOwner
+from crossfade.routing.replicas import ReplicasRouter
+from crossfade.routing.router import TrafficRouter
+
+
+def router_for(
+    name: str,
+    namespace: str,
+    uid: str,
+    spec: ModelDeploymentSpec,
+    joined_backend: Manifest | None = None,
+) -> TrafficRouter:
+    """Return the router of a ModelDeployment.
+
+    Args:
+        name: the ModelDeployment's name.
+        namespace: its namespace.
+        uid: its uid, for what it owns.
+        spec: what it asks for.
+        joined_backend: the backend of a joined route as it was, from its status.
+
+    Raises:
+        InvalidSpecError: it asks for no way to split.
+    """
+    owner, port = RouteOwner(name, namespace, uid), spec.serving.port
+    match spec.traffic:
+        case Traffic(gateway=GatewayTraffic(route_ref=RouteRef() as ref)):
+            return JoinedRouteRouter(name, namespace, ref, joined_backend)
+        case Traffic(gateway=GatewayTraffic(parent_refs=[_, *_]) as gateway):
+            return OwnRouteRouter(owner, gateway, port)
+        case Traffic(istio=IstioTraffic() as istio):
+            return IstioRouter(owner, istio, port)
+        case Traffic(replicas=ReplicasTraffic()):
+            return ReplicasRouter(owner, port)
+        case _:
+            raise InvalidSpecError(
+                "spec.traffic does not say who splits the traffic: give gateway (with parentRefs"
+                " or routeRef), istio or replicas"
+            )
