@@ -1,0 +1,207 @@
+"""Counter samples become increments: what was added between two scrapes of one pod.
+
+The rule, for one series (``last`` is its newest sample so far)::
+
+    sample at or before ``last``       nothing: it was seen already
+    value >= last value                value - last value
+    value <  last value                value: the counter was reset, and restarted from 0
+    the first sample ever
+      at or before ``since``           nothing: a baseline
+      pod was scraped before           value: a label value that is new counts from 0
+      pod seen for the first time
+        of a version that is new       value: everything the pod ever did is of this rollout
+        of any other version           nothing: a baseline, its past is unknown
+
+``increase()`` of PromQL extrapolates and drops a series' first increment (prometheus#3746, #581),
+so raw samples are folded here. The increments are a function of the samples alone, whatever looks
+they came in by: a restarted operator that reads from some scrapes before ``since`` again finds
+the same ones. Times are milliseconds since the epoch, as Prometheus stores them.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
+from statistics import median
+from typing import Final
+
+MIN_SILENCE_MS: Final = 15_000
+"""A pod without a sample for this long, or for three scrapes, is not taken as scraped any more."""
+
+SCRAPES_KEPT: Final = 9
+"""Scrape times kept for each pod to tell the scrape interval: their median distance."""
+
+
+class Side(Enum):
+    """Whose sample it is."""
+
+    CANARY = "canary"
+    STABLE = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Raw samples of one counter of one pod, oldest first."""
+
+    side: Side
+    pod: str
+    key: str
+    """The identity of the series: its name and all its labels."""
+    requests: int
+    """What one count adds to the requests: 1 or 0."""
+    bad: int
+    """What one count adds to the bad requests: 1, 0, or -1 for a histogram's fast ones."""
+    samples: Sequence[tuple[int, float]]
+    """Time in milliseconds, and value. What is not finite or negative is passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """What one series of one pod added between two scrapes."""
+
+    side: Side
+    start: int
+    """The pod's scrape before; for a pod's first scrape the same as ``end``."""
+    end: int
+    requests: int
+    bad: int
+    partial: bool = False
+    """Only a part of the time since the scrape before is in it: the evidence, or the pod, began
+    within."""
+
+
+@dataclass(slots=True)
+class _Pod:
+    """When one pod was scraped."""
+
+    first: int
+    scrapes: deque[int] = field(default_factory=lambda: deque(maxlen=SCRAPES_KEPT))
+    spacing: int = 0
+    """The median distance of the latest scrapes; 0 before the second one."""
+
+    @property
+    def last(self) -> int:
+        return self.scrapes[-1]
+
+    def scraped(self, times: list[int]) -> None:
+        """Take in newer scrapes, oldest first."""
+        self.scrapes.extend(times)
+        distances = [b - a for a, b in pairwise(self.scrapes)]
+        self.spacing = int(median(distances)) if distances else 0
+
+
+class CounterFold:
+    """Folds samples into increments, each exactly once, in any portions that keep their order."""
+
+    def __init__(self, since: int, *, canary_is_new: bool) -> None:
+        """Start empty.
+
+        Args:
+            since: nothing at or before this time counts, in milliseconds.
+            canary_is_new: the canary's pods had no traffic before ``since``. False in probation,
+                where the judged version's pods are old.
+        """
+        self._since = since
+        self._canary_is_new = canary_is_new
+        self._last: dict[tuple[Side, str, str], tuple[int, int]] = {}
+        self._pods: dict[tuple[Side, str], _Pod] = {}
+
+    def add(self, series: Iterable[Series]) -> list[Increment]:
+        """Take in samples and return what they add, in no particular order."""
+        by_pod: dict[tuple[Side, str], list[Series]] = {}
+        for one in series:
+            by_pod.setdefault((one.side, one.pod), []).append(one)
+        increments: list[Increment] = []
+        for identity, of_pod in by_pod.items():
+            self._add_pod(identity, of_pod, increments)
+        return increments
+
+    def _add_pod(
+        self, identity: tuple[Side, str], of_pod: list[Series], out: list[Increment]
+    ) -> None:
+        times = sorted({at for one in of_pod for at, _ in one.samples})
+        if not times:
+            return
+        pod = self._pods.get(identity)
+        if pod is None:
+            pod = self._pods[identity] = _Pod(first=times[0])
+        known = list(pod.scrapes)
+        new = [at for at in times if not known or at > known[-1]]
+        timeline = known + new
+        for one in of_pod:
+            self._add_series(one, pod.first, timeline, out)
+        if new:
+            pod.scraped(new)
+
+    def _add_series(
+        self, one: Series, pod_first: int, timeline: list[int], out: list[Increment]
+    ) -> None:
+        key = (one.side, one.pod, one.key)
+        last = self._last.get(key)
+        for at, raw in one.samples:
+            if not math.isfinite(raw) or raw < 0 or (last is not None and at <= last[0]):
+                continue
+            value = round(raw)
+            if last is None:
+                start = timeline[max(bisect_left(timeline, at) - 1, 0)]
+                delta = value if self._counts_from_zero(one.side, at, pod_first) else 0
+            else:
+                start = last[0]
+                delta = value - last[1] if value >= last[1] else value
+            last = (at, value)
+            if delta and at > self._since:
+                requests, bad = delta * one.requests, delta * one.bad
+                partial = start < self._since or start == at
+                out.append(Increment(one.side, start, at, requests, bad, partial))
+        if last is not None:
+            self._last[key] = last
+
+    def _counts_from_zero(self, side: Side, at: int, pod_first: int) -> bool:
+        return at > pod_first or (side is Side.CANARY and self._canary_is_new)
+
+    def pods(self, side: Side) -> int:
+        """Return how many pods of a side were ever seen."""
+        return sum(1 for of, _ in self._pods if of is side)
+
+    def newest(self, side: Side | None = None) -> int | None:
+        """Return the newest sample's time, of one side or of both."""
+        return max(
+            (pod.last for (of, _), pod in self._pods.items() if side in (None, of)), default=None
+        )
+
+    def spacing(self) -> int:
+        """Return the longest scrape interval of the pods that are still scraped; 0: not known."""
+        return max((pod.spacing for _, pod in self._live()), default=0)
+
+    def covered_by(self, side: Side) -> int | None:
+        """Return up to when every pod of a side that is still scraped has been scraped."""
+        return min((pod.last for of, pod in self._live() if of is side), default=None)
+
+    def resume_at(self) -> int | None:
+        """Return the time from which samples must be asked for so that none is missed."""
+        covered = min((pod.last for _, pod in self._live()), default=None)
+        return None if covered is None else covered - 2 * max(self.spacing(), 1000)
+
+    def _live(self) -> list[tuple[Side, _Pod]]:
+        """Pods that are still scraped, measured against the newest sample, not against a clock.
+
+        So all samples alike may be old (Prometheus was away) and nothing is dropped for it. A pod
+        with one sample is taken to be scraped as seldom as the others.
+        """
+        newest = self.newest()
+        silence = silence_after(max((pod.spacing for pod in self._pods.values()), default=0))
+        return [
+            (side, pod)
+            for (side, _), pod in self._pods.items()
+            if newest is not None and newest - pod.last <= silence
+        ]
+
+
+def silence_after(spacing: int) -> int:
+    """Return after how long without a sample a pod counts as not scraped, in milliseconds."""
+    return max(3 * spacing, MIN_SILENCE_MS)

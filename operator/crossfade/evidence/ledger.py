@@ -1,0 +1,228 @@
+"""Increments become evidence: paired over matching spans, each taken in exactly once.
+
+Prometheus scrapes every pod at its own moment. When a failure hits both versions, the canary's
+part may be in while stable's is not, and naive pairing rolls healthy versions back (analysis.md,
+"Spans must match"). So the canary counts only up to where stable has been scraped as well::
+
+    canary   ──c1────────c2────────c3──▶      c3 waits: stable is known only up to s2
+    stable   ─────s1─────────s2────────▶      horizon = s2, the least over stable's live pods
+
+Time is cut into cells of a fixed grid. A canary's increment belongs to the cell of its end, a
+stable one's to the cell of its *start*, so stable's part of a burst is never booked after the
+canary's. All is a function of the samples alone: what is old enough that no increment can fall
+into it any more is taken in for good (sealed), the rest is gone through anew at every look.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from crossfade.evidence.counters import CounterFold, Increment, Series, Side
+from crossfade.evidence.eprocesses import LimitTest, RatioTest, tempered
+from crossfade.evidence.verdicts import Counts
+
+CELL_MS: Final = 5_000
+"""The grid of the evidence: the finest step at which a regression may begin."""
+
+REACH_MS: Final = 30_000
+"""A stable increment over a longer gap is booked this long before its end, not at its start."""
+
+SEAL_AFTER_MS: Final = REACH_MS + 15_000
+"""Older cells get nothing more: the reach, and a scrape that took its 10 s and some."""
+
+LONE_CELLS: Final = 12
+"""A span in which one side had no request for a minute is given up: it cannot be compared."""
+
+ANSWERS_KEPT_MS: Final = 900_000
+"""How long single increments are kept to count from a weight that is only now seen in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What harm is. At least one is given."""
+
+    share: float | None = None
+    """The highest tolerated share of bad requests, above 0 and below 1."""
+    ratio: float | None = None
+    """How many times the stable version's share is tolerated."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """What was counted in one cell of the grid."""
+
+    number: int
+    canary: Counts
+    canary_whole: Counts
+    """Without partial increments, whose time is shorter than that of stable's."""
+    stable: Counts
+
+
+@dataclass(slots=True)
+class _Tests:
+    """The state of the tests, and what was counted, up to some cell."""
+
+    limit: LimitTest | None
+    ratio: RatioTest | None
+    canary: Counts = Counts()
+    stable: Counts = Counts()
+    waiting: Counts = Counts()
+    """Stable's counts in cells where the canary had no request yet."""
+    span_canary: Counts = Counts()
+    span_stable: Counts = Counts()
+    span_cell: int = 0
+
+    def copy(self) -> _Tests:
+        return _Tests(
+            self.limit.copy() if self.limit else None,
+            self.ratio.copy() if self.ratio else None,
+            self.canary,
+            self.stable,
+            self.waiting,
+            self.span_canary,
+            self.span_stable,
+            self.span_cell,
+        )
+
+    def take(self, cell: _Cell) -> None:
+        """Take in one cell, in the order of time."""
+        self.canary += cell.canary
+        self.stable += cell.stable
+        self._take_limit(cell.number, cell.canary, cell.stable)
+        self._take_ratio(cell.number, cell.canary_whole, cell.stable)
+
+    def _take_limit(self, cell: int, canary: Counts, stable: Counts) -> None:
+        self.waiting += stable
+        if self.limit and canary.requests:
+            self.limit.step(tempered(canary), tempered(self.waiting), cell * CELL_MS)
+            self.waiting = Counts()
+
+    def _take_ratio(self, cell: int, canary: Counts, stable: Counts) -> None:
+        if self.ratio is None:
+            return
+        lone = not self.span_canary.requests or not self.span_stable.requests
+        if not lone or cell - self.span_cell >= LONE_CELLS:
+            if not lone:
+                self.ratio.step(tempered(self.span_canary), tempered(self.span_stable))
+            self.span_canary, self.span_stable, self.span_cell = Counts(), Counts(), cell
+        self.span_canary += canary
+        self.span_stable += stable
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The evidence as of one look."""
+
+    canary: Counts
+    """Counted since the evidence began, as far as stable has been scraped too."""
+    stable: Counts
+    limit: LimitTest | None
+    ratio: RatioTest | None
+    newest: int | None
+    """The canary's newest sample, in milliseconds; None: no series of it was ever seen."""
+    spacing: int
+    """The scrape interval in milliseconds; 0: not known."""
+    stable_is_scraped: bool
+
+
+class Ledger:
+    """The evidence on one metric of one rollout."""
+
+    def __init__(self, limits: Limits, since: int, *, has_stable: bool) -> None:
+        """Start empty; nothing at or before ``since`` (milliseconds) will count."""
+        self.fold = CounterFold(since, canary_is_new=has_stable)
+        self._has_stable = has_stable
+        self._sealed = _Tests(
+            LimitTest(limits.share) if limits.share is not None else None,
+            RatioTest(limits.ratio) if limits.ratio is not None and has_stable else None,
+        )
+        self._open: list[Increment] = []
+        self._answers: deque[tuple[int, int]] = deque()
+        self._answered_since: int | None = None
+        self._answered = 0
+
+    def add(self, series: Iterable[Series]) -> None:
+        """Take in samples. In any portions: what follows from them is the same."""
+        increments = self.fold.add(series)
+        self._open += increments
+        for one in increments:
+            if one.side is Side.CANARY and one.requests:
+                self._answers.append((one.start, one.requests))
+                if self._answered_since is not None and one.start >= self._answered_since:
+                    self._answered += one.requests
+        self._seal()
+
+    def standing(self) -> Standing:
+        """Return what all samples so far say."""
+        horizon = self._horizon()
+        tests = self._sealed.copy()
+        for cell in _cells(self._open, horizon):
+            tests.take(cell)
+        if tests.ratio:
+            tests.ratio.step(tempered(tests.span_canary), tempered(tests.span_stable))
+        return Standing(
+            canary=tempered(tests.canary),
+            stable=tempered(tests.stable),
+            limit=tests.limit,
+            ratio=tests.ratio,
+            newest=self.fold.newest(Side.CANARY),
+            spacing=self.fold.spacing(),
+            stable_is_scraped=self.fold.covered_by(Side.STABLE) is not None,
+        )
+
+    def answered(self, since: int) -> int:
+        """Return the canary's requests in scrape intervals that began at or after a time."""
+        if since != self._answered_since:
+            self._answered_since = since
+            self._answered = sum(n for start, n in self._answers if start >= since)
+        newest = self.fold.newest() or 0
+        while self._answers and self._answers[0][0] < newest - ANSWERS_KEPT_MS:
+            self._answers.popleft()
+        return self._answered
+
+    def _horizon(self) -> int | None:
+        """Return up to when the canary counts; None: without bound."""
+        return self.fold.covered_by(Side.STABLE) if self._has_stable else None
+
+    def _seal(self) -> None:
+        newest = self.fold.newest()
+        if newest is None:
+            return
+        horizon = self._horizon()
+        sealed = newest - SEAL_AFTER_MS
+        first_open = (sealed if horizon is None else min(sealed, horizon)) // CELL_MS
+        old = [one for one in self._open if _cell_of(one) < first_open]
+        if old:
+            self._open = [one for one in self._open if _cell_of(one) >= first_open]
+            for cell in _cells(old, None):
+                self._sealed.take(cell)
+
+
+def _cell_of(one: Increment) -> int:
+    """Return the cell of an increment: (t0, t1] by t1 for the canary, [t0, t1) by t0 for stable."""
+    if one.side is Side.CANARY:
+        return (one.end - 1) // CELL_MS
+    return max(one.start, one.end - REACH_MS) // CELL_MS
+
+
+def _cells(increments: list[Increment], horizon: int | None) -> list[_Cell]:
+    """Sum up by cell, in the order of time; the canary only up to the horizon."""
+    sums: dict[int, list[int]] = {}
+    for one in increments:
+        if one.side is Side.STABLE:
+            places: tuple[int, ...] = (4,)
+        elif horizon is not None and one.end > horizon:
+            continue
+        else:
+            places = (0,) if one.partial else (0, 2)
+        cell = sums.setdefault(_cell_of(one), [0] * 6)
+        for place in places:
+            cell[place] += one.requests
+            cell[place + 1] += one.bad
+    return [
+        _Cell(k, Counts(*sums[k][:2]), Counts(*sums[k][2:4]), Counts(*sums[k][4:]))
+        for k in sorted(sums)
+    ]
