@@ -191,7 +191,9 @@ def quantile(values: list[float], q: float) -> float:
 
 def main(runs: int) -> None:
     """Print both tables."""
-    print(f"{runs} runs a row, seeded; 1 % errors, 20 requests/s, weight 10 % where nothing is said")
+    print(
+        f"{runs} runs a row, seeded; 1 % errors, 20 requests/s, weight 10 % where nothing is said"
+    )
     print(f"{'healthy canary, 30 min':34} {'called harm':>12} {'held, s a run':>14}")
     for scene in HEALTHY:
         outcomes = [run(scene, seed) for seed in range(runs)]

@@ -1,0 +1,1 @@
+"""What counts say about a version: pure, without a clock, the standard library only."""

@@ -42,6 +42,9 @@ RATES_OVER_STABLE: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 200.0)
 """Alternatives to "as stable": times its rate. analysis.md, "Errors, canary against stable"."""
 
 
+NOTHING: Final = Counts()
+
+
 def log_sum(logs: Sequence[float]) -> float:
     """Return log(sum(exp(x))) without overflow."""
     top = max(logs)
@@ -72,9 +75,9 @@ class _Mark:
     """What had been counted when an alternative (re)started."""
 
     at: int | None = None
-    canary: Counts = Counts()
-    stable: Counts = Counts()
-    stable_before: Counts = Counts()
+    canary: Counts = NOTHING
+    stable: Counts = NOTHING
+    stable_before: Counts = NOTHING
 
 
 class LimitTest:

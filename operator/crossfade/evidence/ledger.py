@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from crossfade.evidence.counters import CounterFold, Increment, Series, Side
-from crossfade.evidence.eprocesses import LimitTest, RatioTest, tempered
+from crossfade.evidence.eprocesses import NOTHING, LimitTest, RatioTest, tempered
 from crossfade.evidence.verdicts import Counts
 
 CELL_MS: Final = 5_000
@@ -67,12 +67,12 @@ class _Tests:
 
     limit: LimitTest | None
     ratio: RatioTest | None
-    canary: Counts = Counts()
-    stable: Counts = Counts()
-    waiting: Counts = Counts()
+    canary: Counts = NOTHING
+    stable: Counts = NOTHING
+    waiting: Counts = NOTHING
     """Stable's counts in cells where the canary had no request yet."""
-    span_canary: Counts = Counts()
-    span_stable: Counts = Counts()
+    span_canary: Counts = NOTHING
+    span_stable: Counts = NOTHING
     span_cell: int = 0
 
     def copy(self) -> _Tests:

@@ -1,0 +1,1 @@
+"""Judges versions by metrics; ``analyst`` is the contract, the rest is Prometheus."""

@@ -1,0 +1,235 @@
+"""The evidence on an errorRate or latency metric: asks for samples and folds them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from crossfade.api.v1alpha1 import Metric
+from crossfade.errors import InvalidSpecError, MetricSourceError
+from crossfade.evidence.counters import Series, Side
+from crossfade.evidence.ledger import Ledger, Limits
+from crossfade.evidence.rules import Answer, Asked, judge
+from crossfade.evidence.verdicts import Verdict
+from crossfade.metrics.analyst import Arm, Subject
+from crossfade.metrics.batching import Batcher, Pods, Question, belongs
+from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.prometheus import RawSeries
+from crossfade.metrics.selectors import Matcher, Selector, any_of
+from crossfade.metrics.sources import Join, Plan, Term
+from crossfade.names import NamespacedName, pod_prefix
+
+LOOK_BACK_SECONDS: Final = 300.0
+"""How long before the evidence begins samples are read, for baselines and the scrape interval.
+Always from the same time, so that a restarted operator reads the same samples."""
+
+PORTION_SECONDS: Final = 3600.0
+"""The most that one query reads; a long rollout is read again hour by hour."""
+
+
+def milliseconds(at: datetime) -> int:
+    """Return milliseconds since the epoch."""
+    return round(at.timestamp() * 1000)
+
+
+def parse_samples(values: list[tuple[float, str]]) -> list[tuple[int, float]]:
+    """Return samples with times in milliseconds.
+
+    Raises:
+        MetricSourceError: a value is no number.
+    """
+    try:
+        return [(round(at * 1000), float(text)) for at, text in values]
+    except (TypeError, ValueError) as e:
+        raise MetricSourceError("Prometheus gave a value that is no number") from e
+
+
+class Arms:
+    """Tells whose a series is, and asks for both versions' series at once."""
+
+    def __init__(self, key: NamespacedName, join: Join, canary: Arm, stable: Arm | None) -> None:
+        """Join by pod name, or by the version's label.
+
+        Raises:
+            InvalidSpecError: both versions are called the same, and the label tells them apart.
+        """
+        self._key = key
+        self._join = join
+        arms = {Side.CANARY: canary} | ({Side.STABLE: stable} if stable else {})
+        self._prefixes = {side: pod_prefix(key.name, arm.revision) for side, arm in arms.items()}
+        self._versions = {arm.version: side for side, arm in arms.items()}
+        if join.version_label is not None and len(self._versions) < len(arms):
+            raise InvalidSpecError(
+                f"both versions are called {canary.version}, so the label {join.version_label} "
+                "cannot tell them apart; change spec.model.version"
+            )
+        self._sides: dict[str, Side] = {}
+
+    def question(self, endpoint: Endpoint, of: Selector, start: float, end: float) -> Question:
+        """Return the question for a selector's series of both versions."""
+        join = self._join
+        if join.version_label is not None:
+            of = of.matching(Matcher(join.version_label, "=~", any_of(sorted(self._versions))))
+            return Question(endpoint, of, None, start, end)
+        pods = Pods(
+            join.namespace_label,
+            join.pod_label,
+            self._key.namespace,
+            tuple(self._prefixes.values()),
+        )
+        return Question(endpoint, of, pods, start, end)
+
+    def owner(self, series: RawSeries) -> tuple[Side, str] | None:
+        """Return the side and the pod (or the exporter) of a series; None: nobody's."""
+        labels = series.labels
+        if self._join.version_label is not None:
+            side = self._versions.get(labels.get(self._join.version_label, ""))
+            return (side, labels.get("instance", "")) if side else None
+        pod = labels.get(self._join.pod_label, "")
+        for side, prefix in self._prefixes.items():
+            if belongs(pod, prefix):
+                return side, pod
+        return None
+
+    def whose(self, side: Side) -> str:
+        """Say where series of a side are looked for."""
+        if self._join.version_label is not None:
+            version = next(v for v, s in self._versions.items() if s is side)
+            return f'with {self._join.version_label}="{version}"'
+        return f"for pods {self._prefixes[side]}*"
+
+
+def identity(series: RawSeries) -> str:
+    """Return a text that is the same for the same name and labels."""
+    return "\0".join(f"{k}\0{v}" for k, v in sorted(series.labels.items()))
+
+
+class CountsFold:
+    """The evidence on one metric of one rollout, and how to bring it up to date."""
+
+    def __init__(self, plan: Plan, metric: Metric, subject: Subject) -> None:
+        """Start with no evidence.
+
+        Raises:
+            InvalidSpecError: the versions cannot be told apart.
+        """
+        self._plan = plan
+        self._limits = _limits(metric)
+        self._arms = Arms(subject.key, plan.join, subject.canary, subject.stable)
+        self._ledger = Ledger(
+            self._limits, milliseconds(subject.since), has_stable=subject.stable is not None
+        )
+        self._from = self._first = subject.since.timestamp() - LOOK_BACK_SECONDS
+        self._what = ""
+        if metric.latency is not None:
+            self._what = f", slower than {metric.latency.max_milliseconds:g} ms"
+        self._bordered: set[tuple[Side, str]] = set()
+        self._counted: set[tuple[Side, str]] = set()
+
+    async def catch_up(self, batcher: Batcher, endpoint: Endpoint, now: float) -> None:
+        """Read what was not read yet. When a query fails nothing of its portion is taken in.
+
+        Raises:
+            MetricSourceError: there is no usable answer.
+        """
+        end = self._from
+        while end < now:
+            end = min(self._from + PORTION_SECONDS, now)
+            taken: list[Series] = []
+            for term in self._plan.terms:
+                question = self._arms.question(endpoint, term.selector, self._from, end)
+                taken += self._taken(term, await batcher.samples(question))
+            self._ledger.add(taken)
+            self._from = end
+        resume = self._ledger.fold.resume_at()
+        self._from = self._first if resume is None else resume / 1000
+        if self._plan.border_seconds is not None:
+            await self._check_border(batcher, endpoint, now)
+
+    def _taken(self, term: Term, answer: list[RawSeries]) -> list[Series]:
+        taken = []
+        for series in answer:
+            owner = self._arms.owner(series)
+            if owner is None:
+                continue
+            side, pod = owner
+            (self._bordered if term.bad < 0 else self._counted).add(owner)
+            samples = parse_samples(series.values)
+            taken.append(Series(side, pod, identity(series), term.requests, term.bad, samples))
+        return taken
+
+    async def _check_border(self, batcher: Batcher, endpoint: Endpoint, now: float) -> None:
+        """Refuse the evidence when a pod that has requests has no such bucket.
+
+        Raises:
+            MetricSourceError: the message names the borders next to it.
+        """
+        lacking = self._counted - self._bordered
+        border = self._plan.border_seconds
+        if not lacking or border is None:
+            return
+        buckets = self._plan.terms[-1].selector
+        every = Selector(buckets.name, buckets.matchers[:-1])
+        question = self._arms.question(endpoint, every, now - LOOK_BACK_SECONDS, now)
+        borders: set[float] = set()
+        for series in await batcher.samples(question):
+            owner = self._arms.owner(series)
+            if owner in lacking:
+                borders.add(_seconds(series.labels.get("le", "")))
+        whose = " and ".join(sorted({side.value for side, _ in lacking}))
+        raise MetricSourceError(
+            f"maxMilliseconds {border * 1000:g} is no bucket border of {whose}; "
+            f"{_nearest(border, borders)}"
+        )
+
+    def judge(self, subject: Subject, now: datetime) -> Answer:
+        """Give the answer on what was read."""
+        in_force_at = subject.in_force_at
+        standing = self._ledger.standing()
+        if standing.newest is None:
+            names = " and ".join(sorted({term.selector.name for term in self._plan.terms}))
+            return Verdict.NOT_ENOUGH_DATA, (
+                f"no series of {names} {self._arms.whose(Side.CANARY)}: is it scraped?"
+            )
+        answered = self._ledger.answered(milliseconds(in_force_at)) if in_force_at else 0
+        asked = Asked(
+            milliseconds(now),
+            in_force=in_force_at is not None,
+            answered=answered,
+            min_requests=subject.min_requests,
+            in_probation=subject.stable is None,
+        )
+        verdict, message = judge(standing, self._limits, asked)
+        counted = verdict in (Verdict.HARM, Verdict.HEALTHY)
+        return verdict, message + self._what if counted else message
+
+
+def _limits(metric: Metric) -> Limits:
+    """Return the limits as shares.
+
+    Raises:
+        InvalidSpecError: there is none.
+    """
+    if metric.latency is not None:
+        percent, worse = metric.latency.max_slow_percent, metric.latency.worse_than_stable
+    elif metric.error_rate is not None:
+        percent, worse = metric.error_rate.max_percent, metric.error_rate.worse_than_stable
+    else:
+        raise InvalidSpecError("a metric is one of errorRate, latency and query")
+    if percent is None and worse is None:
+        raise InvalidSpecError("write a limit in percent, or worseThanStable")
+    return Limits(percent / 100 if percent is not None else None, worse.ratio if worse else None)
+
+
+def _seconds(le: str) -> float:
+    try:
+        return float(le)
+    except ValueError:
+        return float("inf")
+
+
+def _nearest(border: float, borders: set[float]) -> str:
+    below = max((b for b in borders if b < border), default=None)
+    above = min((b for b in borders if border < b < float("inf")), default=None)
+    near = [f"{b * 1000:g}" for b in (below, above) if b is not None]
+    return f"the nearest are {' and '.join(near)}" if near else "it has no buckets"

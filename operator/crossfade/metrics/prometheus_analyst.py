@@ -1,0 +1,175 @@
+"""Judges versions by the counters and queries of a Prometheus.
+
+Prometheus is the memory of the evidence: what is kept here is a fold over its samples that a
+restarted operator finds again from ``Subject.since``. Rules are in ``evidence``, HTTP is in
+``prometheus``; nothing here decides and nothing here speaks HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeVar
+
+from crossfade.api.v1alpha1 import Analysis, Metric
+from crossfade.core.observation import Arrivals
+from crossfade.errors import InvalidSpecError, MetricSourceError
+from crossfade.evidence.rules import Answer
+from crossfade.evidence.verdicts import MetricAnswer, Verdict
+from crossfade.metrics.analyst import Arm, Subject
+from crossfade.metrics.arrivals import arrivals_of
+from crossfade.metrics.batching import Batcher
+from crossfade.metrics.counts import CountsFold
+from crossfade.metrics.endpoints import Endpoint, Endpoints, SecretReader
+from crossfade.metrics.prometheus import Prom, RefusedError
+from crossfade.metrics.queries import QueryFold, fill
+from crossfade.metrics.sources import plan_of, requests_plan
+from crossfade.names import NamespacedName
+
+T = TypeVar("T")
+
+MAX_MESSAGE: Final = 1000
+"""Characters of a message; a status is no place for a proxy's error page."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The folds of one ModelDeployment, and what they are folds of."""
+
+    identity: object
+    metrics: dict[str, tuple[Metric, CountsFold | QueryFold]] = field(default_factory=dict)
+
+
+class PrometheusAnalyst:
+    """The analyst of the operator. Looks at different ModelDeployments may run at once."""
+
+    def __init__(self, prom: Prom, secrets: SecretReader, clock: Callable[[], float]) -> None:
+        """Judge by what ``prom`` answers.
+
+        Args:
+            prom: the client edge, a :class:`~crossfade.metrics.prometheus.PrometheusClient`.
+            secrets: reads credentials.
+            clock: monotonic seconds, for the age of credentials; ``time.monotonic``.
+        """
+        self._prom = prom
+        self._batcher = Batcher(prom)
+        self._endpoints = Endpoints(secrets, clock)
+        self._kept: dict[NamespacedName, _Kept] = {}
+
+    async def look(self, subject: Subject, now: datetime) -> tuple[MetricAnswer, ...]:
+        """See :class:`~crossfade.metrics.analyst.Analyst`."""
+        kept = self._keep(subject)
+        metrics = subject.analysis.metrics
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._answer(kept, subject, m, now)) for m in metrics]
+        return tuple(task.result() for task in tasks)
+
+    async def arrivals(
+        self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime
+    ) -> Arrivals | None:
+        """See :class:`~crossfade.metrics.analyst.Analyst`; None also when Prometheus fails.
+
+        ``newest_sample_at`` is the oldest of the newest samples of the pods that are still
+        scraped: up to then it is known of every pod what it received.
+        """
+
+        async def ask(endpoint: Endpoint) -> Arrivals | None:
+            plan = requests_plan(analysis)
+            if plan is None:
+                return None
+            return await arrivals_of(self._batcher, endpoint, plan, key, arm, since, now)
+
+        try:
+            return await self._with_endpoint(key.namespace, analysis, ask)
+        except (MetricSourceError, InvalidSpecError):
+            return None
+
+    def forget(self, key: NamespacedName) -> None:
+        """See :class:`~crossfade.metrics.analyst.Analyst`."""
+        self._kept.pop(key, None)
+
+    def _keep(self, subject: Subject) -> _Kept:
+        """Return the folds that go on; new ones when anything that they are of has changed."""
+        analysis = subject.analysis
+        identity = (
+            subject.since,
+            subject.canary,
+            subject.stable,
+            subject.model,
+            analysis.prometheus.address,
+            analysis.source,
+            analysis.interval_seconds,
+        )
+        kept = self._kept.get(subject.key)
+        if kept is None or kept.identity != identity:
+            kept = self._kept[subject.key] = _Kept(identity)
+        return kept
+
+    async def _answer(
+        self, kept: _Kept, subject: Subject, metric: Metric, now: datetime
+    ) -> MetricAnswer:
+        try:
+            verdict, message = await self._judge(kept, subject, metric, now)
+        except (MetricSourceError, InvalidSpecError) as e:
+            verdict, message = Verdict.UNAVAILABLE, str(e)
+        return MetricAnswer(metric.name, verdict, message[:MAX_MESSAGE])
+
+    async def _judge(self, kept: _Kept, subject: Subject, metric: Metric, now: datetime) -> Answer:
+        known, fold = kept.metrics.get(metric.name, (None, None))
+        if fold is None or known != metric:
+            fold = _fold_of(subject, metric)
+            kept.metrics[metric.name] = (metric, fold)
+        namespace, analysis = subject.key.namespace, subject.analysis
+        if isinstance(fold, QueryFold):
+            return await self._judge_query(fold, subject, metric, now)
+        catch_up = fold.catch_up
+
+        async def read(endpoint: Endpoint) -> None:
+            await catch_up(self._batcher, endpoint, now.timestamp())
+
+        await self._with_endpoint(namespace, analysis, read)
+        return fold.judge(subject, now)
+
+    async def _judge_query(
+        self, fold: QueryFold, subject: Subject, metric: Metric, now: datetime
+    ) -> Answer:
+        if metric.query is None:
+            raise InvalidSpecError("a metric is one of errorRate, latency and query")
+        promql = fill(metric.query.promql, subject)
+        step = subject.analysis.interval_seconds
+        while due := fold.due(now.timestamp()):
+            first, last = due
+
+            async def ask(endpoint: Endpoint, first: int = first, last: int = last) -> None:
+                fold.add(last, await self._prom.steps(endpoint, promql, first, last, step))
+
+            await self._with_endpoint(subject.key.namespace, subject.analysis, ask)
+        in_force_at = subject.in_force_at
+        return fold.judge(in_force_at.timestamp() if in_force_at else None)
+
+    async def _with_endpoint(
+        self,
+        namespace: str,
+        analysis: Analysis,
+        ask: Callable[[Endpoint], Coroutine[None, None, T]],
+    ) -> T:
+        """Ask; when the credentials are refused, once more with what the Secrets say now."""
+        spec = analysis.prometheus
+        endpoint = await self._endpoints.resolve(namespace, spec)
+        try:
+            return await ask(endpoint)
+        except RefusedError:
+            self._endpoints.doubt(namespace, spec)
+            again = await self._endpoints.resolve(namespace, spec)
+            if again == endpoint:
+                raise
+            return await ask(again)
+
+
+def _fold_of(subject: Subject, metric: Metric) -> CountsFold | QueryFold:
+    if metric.query is not None:
+        since = subject.since.timestamp()
+        return QueryFold(metric.query, subject.analysis.interval_seconds, since)
+    return CountsFold(plan_of(subject.analysis, metric), metric, subject)
