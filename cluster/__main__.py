@@ -30,6 +30,10 @@ def main(arguments: list[str]) -> int:
     except ClusterError as error:
         say(f"error: {error}")
         return 1
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough; nothing is left to print.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         say("Stopped; run the same again to go on.")
         return 1
