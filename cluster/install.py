@@ -41,7 +41,8 @@ def install(paths: Paths, extra_images: list[str]) -> None:
         f'{{"{DIGEST_ANNOTATION}":"{digest}"}}}}}}}}}}'
     )
     kubectl(paths, "-n", NAMESPACE, "patch", DEPLOYMENT, "--type=merge", "-p", patch)
-    kubectl(paths, "-n", NAMESPACE, "rollout", "status", DEPLOYMENT, "--timeout=120s")
+    words = ("-n", NAMESPACE, "rollout", "status", DEPLOYMENT, "--timeout=120s")
+    kubectl(paths, *words, timeout_seconds=130)
     say("The operator runs.")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 
 import kopf
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from crossfade.kube.cluster import KubernetesCluster, connect
 from crossfade.kube.resources import CHILDREN, ROUTES
 from crossfade.kube.store import Store
+from crossfade.metrics.prometheus import PrometheusClient
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from crossfade.names import MANAGED_SELECTOR, NamespacedName
 from crossfade.reconcile.looks import Looks
@@ -37,7 +39,8 @@ def main() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for chatty in ("kopf", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(run(settings))
 
 
@@ -72,7 +75,7 @@ async def _serve(
 ) -> None:
     queue: WorkQueue[NamespacedName] = WorkQueue()
     targets = Targets()
-    analyst = PrometheusAnalyst(cluster)
+    analyst = PrometheusAnalyst(PrometheusClient(), cluster, time.monotonic)
     looks = Looks(analyst, queue.add, _now)
     reconciler = Reconciler(cluster, store, looks, targets, clock=_now, instance=settings.instance)
     async with asyncio.TaskGroup() as tasks:
@@ -82,6 +85,8 @@ async def _serve(
         await kopf.operator(
             registry=registry_of(store, queue, targets),
             settings=settings_of(),
+            # kopf would ask the password database, which does not know an image's numeric user.
+            identity=settings.instance,  # type: ignore[arg-type]  # a NewType, not exported
             clusterwide=True,
             stop_flag=stop,
             liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",

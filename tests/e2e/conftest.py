@@ -41,3 +41,6 @@ def kubectl() -> Kubectl:
         )
 
     return run
+
+
+pytest_plugins = ["tests.e2e.fixtures"]

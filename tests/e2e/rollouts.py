@@ -135,7 +135,9 @@ class Rollout:
         events.sort(key=lambda e: e["eventTime"] or "")
         return [(e["reason"], e.get("note", "")) for e in events]
 
-    def wait(self, phase: str, *, stable: str | None = None, seconds: float = 120) -> dict[str, Any]:
+    def wait(
+        self, phase: str, *, stable: str | None = None, seconds: float = 120
+    ) -> dict[str, Any]:
         """Wait for a phase, and for which version is stable; return the status."""
 
         def there() -> dict[str, Any] | None:
@@ -217,9 +219,7 @@ class Rollout:
 T = TypeVar("T")
 
 
-def eventually(
-    look: Callable[[], T | None], seconds: float, what: Callable[[], str]
-) -> T:
+def eventually(look: Callable[[], T | None], seconds: float, what: Callable[[], str]) -> T:
     """Look again and again until something is there."""
     deadline = time.monotonic() + seconds
     while True:

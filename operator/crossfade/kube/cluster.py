@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -194,6 +195,9 @@ async def connect() -> AsyncIterator[KubernetesCluster]:
     Raises:
         kubernetes.aio.config.ConfigException: neither is there.
     """
-    await kubernetes_config.load_config()
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        kubernetes_config.load_incluster_config()
+    else:
+        await kubernetes_config.load_kube_config()
     async with kubernetes_client.ApiClient() as api:
         yield KubernetesCluster(await DynamicClient(api, discoverer=NoDiscovery))

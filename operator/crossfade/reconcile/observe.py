@@ -31,7 +31,8 @@ from crossfade.names import (
 from crossfade.reconcile.looks import Looks
 from crossfade.routing.factory import router_for
 from crossfade.routing.router import TrafficRouter
-from crossfade.workload.render import Owner, read_workload
+from crossfade.workload.read import read_workload
+from crossfade.workload.render import Owner
 from crossfade.workload.revision import revision_of
 
 

@@ -23,14 +23,12 @@ from crossfade.names import (
     child_name,
     selector_labels,
 )
-from crossfade.workload.read import read_workload
 
 __all__ = [
     "Owner",
     "patch_autoscaler",
     "patch_role",
     "patch_scale",
-    "read_workload",
     "render_address",
     "render_autoscaler",
     "render_deployment",
