@@ -57,7 +57,16 @@ def test_a_weight_that_cannot_be_counted_with_is_no_number(value: object) -> Non
 
 @pytest.mark.parametrize(
     "service",
-    ["fraud", "fraud-", "fraud-detector", "fraud-bbbbbbb", "fraud-bbbbbbbbb", "x-bbbbbbbb", None, 1],
+    [
+        "fraud",
+        "fraud-",
+        "fraud-detector",
+        "fraud-bbbbbbb",
+        "fraud-bbbbbbbbb",
+        "x-bbbbbbbb",
+        None,
+        1,
+    ],
 )
 def test_a_service_of_another_name_is_no_revision(service: object) -> None:
     assert revision_of(service, "fraud") is None
