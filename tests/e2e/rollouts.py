@@ -117,7 +117,7 @@ class Rollout:
         out = self.kubectl.run("-n", self.namespace, "get", kind, name, "-o", "json")
         return dict(json.loads(out))
 
-    def list(self, kind: str) -> list[dict[str, Any]]:
+    def objects(self, kind: str) -> list[dict[str, Any]]:
         """List the objects of a kind in the namespace."""
         out = self.kubectl.run("-n", self.namespace, "get", kind, "-o", "json")
         return list(json.loads(out)["items"])
@@ -129,7 +129,7 @@ class Rollout:
     def events(self) -> list[tuple[str, str]]:
         """Return reason and message of the ModelDeployment's Events, the oldest first."""
         events = [
-            e for e in self.list("events.v1.events.k8s.io")
+            e for e in self.objects("events.v1.events.k8s.io")
             if e["regarding"]["kind"] == "ModelDeployment" and e["regarding"]["name"] == self.name
         ]  # fmt: skip
         events.sort(key=lambda e: e["eventTime"] or "")
@@ -167,7 +167,7 @@ class Rollout:
         """Return the pods of a version."""
         annotation = "crossfade.dev/model-version"
         return [
-            p for p in self.list("pods")
+            p for p in self.objects("pods")
             if p["metadata"].get("annotations", {}).get(annotation) == version
         ]  # fmt: skip
 

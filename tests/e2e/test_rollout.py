@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,10 @@ from examples.demo.kubectl import Kubectl
 from tests.e2e.rollouts import Rollout, eventually
 
 
-def serve(rollout: Rollout, version: str = "1.0.0", **spec: object) -> None:
+def serve(subject: Rollout, version: str = "1.0.0", **spec: Any) -> None:
     """Apply a first version and wait until it serves."""
-    rollout.apply(version, **spec)
-    rollout.wait("Healthy", stable=version)
+    subject.apply(version, **spec)
+    subject.wait("Healthy", stable=version)
 
 
 def test_good_version_is_promoted_and_no_request_is_lost(rollout: Rollout, gateway: str) -> None:
@@ -33,7 +34,6 @@ def test_good_version_is_promoted_and_no_request_is_lost(rollout: Rollout, gatew
     assert [reason for reason, _ in rollout.events()] == [
         "Serving",
         "RolloutStarted",
-        "WeightInForce",
         "WeightInForce",
         "WeightInForce",
         "Promoted",
@@ -175,9 +175,9 @@ def test_deletion_removes_everything(rollout: Rollout, cluster: Kubectl) -> None
 
     def gone() -> bool | None:
         kinds = "deployments,services,httproutes,pods"
-        return True if not rollout.list(kinds) else None
+        return True if not rollout.objects(kinds) else None
 
-    eventually(gone, 60, lambda: str([o["metadata"]["name"] for o in rollout.list("all")]))
+    eventually(gone, 60, lambda: str([o["metadata"]["name"] for o in rollout.objects("all")]))
 
 
 def test_kubectl_get_tells_how_it_goes(rollout: Rollout, cluster: Kubectl) -> None:

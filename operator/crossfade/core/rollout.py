@@ -125,11 +125,12 @@ def _in_force(turn: Turn) -> None:
     weight = turn.rollout.target_weight
     turn.set(weight=weight)
     turn.set_rollout(in_force_at=turn.now)
-    turn.announce(
-        "Normal",
-        "WeightInForce",
-        f"version {turn.canary.version} gets {weight} % of the traffic",
-    )
+    if turn.status.phase is not Phase.PROMOTING:
+        turn.announce(
+            "Normal",
+            "WeightInForce",
+            f"version {turn.canary.version} gets {weight} % of the traffic",
+        )
 
 
 def _pass_or_hold(turn: Turn) -> None:

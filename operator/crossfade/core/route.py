@@ -7,8 +7,8 @@ from typing import Final
 from crossfade.core.actions import SetWeights, Split
 from crossfade.core.turn import Turn, weights_of
 
-ROUTE_RECHECK_SECONDS: Final = 5.0
-"""How soon to look again at a route that is not in force; a watch event usually comes first."""
+ROUTE_RECHECK_SECONDS: Final = 1.0
+"""How soon to look again at a route that is not in force yet."""
 
 
 def ensure_route(turn: Turn, split: Split, *, cautious: bool = False) -> bool:

@@ -51,7 +51,8 @@ class Series:
     side: Side
     pod: str
     key: str
-    """The identity of the series: its name and all its labels."""
+    """What it is: its name and labels, and what it is asked for. A series that is read twice, as
+    one of all requests and as one of the bad ones, comes as two."""
     requests: int
     """What one count adds to the requests: 1 or 0."""
     bad: int

@@ -150,8 +150,8 @@ class Ledger:
         self._open += increments
         for one in increments:
             if one.side is Side.CANARY and one.requests:
-                self._answers.append((one.start, one.requests))
-                if self._answered_since is not None and one.start >= self._answered_since:
+                self._answers.append((one.end, one.requests))
+                if self._answered_since is not None and one.end > self._answered_since:
                     self._answered += one.requests
         self._seal()
 
@@ -174,14 +174,22 @@ class Ledger:
         )
 
     def answered(self, since: int) -> int:
-        """Return the canary's requests in scrape intervals that began at or after a time."""
+        """Return the canary's requests by samples after a time, as far as they are judged.
+
+        The first of them may tell of requests from up to one scrape interval before it.
+        """
         if since != self._answered_since:
             self._answered_since = since
-            self._answered = sum(n for start, n in self._answers if start >= since)
+            self._answered = sum(n for end, n in self._answers if end > since)
         newest = self.fold.newest() or 0
         while self._answers and self._answers[0][0] < newest - ANSWERS_KEPT_MS:
             self._answers.popleft()
-        return self._answered
+        horizon = self._horizon()
+        if horizon is None:
+            return self._answered
+        known = max(horizon, since)
+        ahead = (one for one in self._open if one.side is Side.CANARY and one.end > known)
+        return self._answered - sum(one.requests for one in ahead)
 
     def _horizon(self) -> int | None:
         """Return up to when the canary counts; None: without bound."""

@@ -142,7 +142,9 @@ class CountsFold:
             self._ledger.add(taken)
             self._from = end
         resume = self._ledger.fold.resume_at()
-        self._from = self._first if resume is None else resume / 1000
+        self._from = max(self._first, end - LOOK_BACK_SECONDS)
+        if resume is not None:
+            self._from = resume / 1000
         if self._plan.border_seconds is not None:
             await self._check_border(batcher, endpoint, now)
 
@@ -155,7 +157,8 @@ class CountsFold:
             side, pod = owner
             (self._bordered if term.bad < 0 else self._counted).add(owner)
             samples = parse_samples(series.values)
-            taken.append(Series(side, pod, identity(series), term.requests, term.bad, samples))
+            key = f"{term.selector}\0{identity(series)}"
+            taken.append(Series(side, pod, key, term.requests, term.bad, samples))
         return taken
 
     async def _check_border(self, batcher: Batcher, endpoint: Endpoint, now: float) -> None:

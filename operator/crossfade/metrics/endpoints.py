@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from crossfade.api.v1alpha1 import Prometheus, SecretKeyRef
-from crossfade.errors import MetricSourceError
+from crossfade.errors import ClusterError, MetricSourceError
 
 CREDENTIALS_SECONDS: Final = 60.0
 """How long a Secret that was read is believed; a 401 or 403 ends that at once."""
@@ -96,7 +96,10 @@ class Endpoints:
         return await self._value(namespace, ref.name, ref.key)
 
     async def _value(self, namespace: str, name: str, key: str) -> str:
-        data = await self._secrets.read(namespace, name)
+        try:
+            data = await self._secrets.read(namespace, name)
+        except ClusterError as e:
+            raise MetricSourceError(f"Secret {namespace}/{name} cannot be read: {e}") from e
         if data is None:
             raise MetricSourceError(f"there is no Secret {name} in namespace {namespace}")
         if key not in data:

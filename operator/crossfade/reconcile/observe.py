@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from crossfade.api.parse import parse_spec, parse_status
@@ -29,6 +30,7 @@ from crossfade.names import (
     NamespacedName,
 )
 from crossfade.reconcile.looks import Looks
+from crossfade.reconcile.settling import Settling
 from crossfade.routing.factory import router_for
 from crossfade.routing.router import TrafficRouter
 from crossfade.workload.read import read_workload
@@ -47,7 +49,9 @@ class View:
     """None when the spec cannot be read."""
 
 
-def observe(body: Manifest, store: Store, looks: Looks, now: datetime) -> View:
+def observe(
+    body: Manifest, store: Store, looks: Looks, settling: Settling, now: datetime
+) -> View:
     """Look at a ModelDeployment. Asks for metrics when they are due, and waits for none.
 
     Raises:
@@ -79,7 +83,7 @@ def observe(body: Manifest, store: Store, looks: Looks, now: datetime) -> View:
             address=None,
         )
         return View(body, owner, seen, None)
-    return _observe(body, owner, spec, common, store, looks, now)
+    return _observe(body, owner, spec, common, store, looks, settling, now)
 
 
 def _observe(
@@ -89,6 +93,7 @@ def _observe(
     common: dict[str, object],
     store: Store,
     looks: Looks,
+    settling: Settling,
     now: datetime,
 ) -> View:
     status = common["status"]
@@ -105,7 +110,7 @@ def _observe(
         spec=spec,
         revision=revision_of(spec),
         workloads=workloads,
-        route=router.observe(live, ready),
+        route=_route(router, live, ready, owner, settling, now),
         address=_address(store, owner),
         needed=_needed(spec, status, workloads, router),
         answers=looks.fresh(subject) if subject is not None else None,
@@ -116,6 +121,21 @@ def _observe(
         addressed=spec.traffic.replicas is None,
     )
     return View(body, owner, seen, router)
+
+
+def _route(
+    router: TrafficRouter,
+    live: Manifest | None,
+    ready: Mapping[str, int],
+    owner: Owner,
+    settling: Settling,
+    now: datetime,
+) -> RouteState:
+    route = router.observe(live, ready)
+    generation = live["metadata"].get("generation", 0) if live is not None else 0
+    key = NamespacedName(owner.namespace, owner.name)
+    settled = settling.has_settled(key, generation, in_force=route.in_force, now=now)
+    return route if settled == route.in_force else replace(route, in_force=settled)
 
 
 def _workloads(store: Store, owner: Owner) -> dict[str, Workload]:

@@ -23,6 +23,7 @@ from crossfade.reconcile.act import writes_of
 from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.observe import View, observe
 from crossfade.reconcile.queue import WorkQueue
+from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.targets import Targets
 
 NUMBERS_REFRESH: Final = timedelta(seconds=30)
@@ -48,6 +49,7 @@ class Reconciler:
         self._store = store
         self._looks = looks
         self._targets = targets
+        self._settling = Settling()
         self._clock = clock
         self._instance = instance
         self._written_at: dict[NamespacedName, datetime] = {}
@@ -62,10 +64,11 @@ class Reconciler:
         if body is None:
             self._looks.forget(key)
             self._targets.note(key, None)
+            self._settling.forget(key)
             self._written_at.pop(key, None)
             return None
         now = self._clock()
-        view = observe(body, self._store, self._looks, now)
+        view = observe(body, self._store, self._looks, self._settling, now)
         if view.router is not None:
             self._targets.note(key, view.router.target)
         decision = decide(view.seen, now)
@@ -75,7 +78,7 @@ class Reconciler:
             self._looks.use(key)
         if decision.status.phase in SETTLED:
             self._looks.forget(key)
-        await self._announce(view, decision, now)
+        await self._announce(view, decision)
         return decision.look_again_at
 
     async def _carry_out(self, view: View, decision: Decision) -> None:
@@ -148,10 +151,11 @@ class Reconciler:
         except CrossfadeError as e:
             _log.warning("the failure could not be reported: %s", e)
 
-    async def _announce(self, view: View, decision: Decision, now: datetime) -> None:
+    async def _announce(self, view: View, decision: Decision) -> None:
         for news in decision.announcements:
             try:
-                await self._cluster.post_event(event_of(view.body, news, now, self._instance))
+                event = event_of(view.body, news, self._clock(), self._instance)
+                await self._cluster.post_event(event)
             except ClusterError as e:
                 _log.warning("an event was not posted: %s", e)
 

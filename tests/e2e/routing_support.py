@@ -1,0 +1,116 @@
+"""What the routing tests say: send this write, read that object back, ask the gateway.
+
+The operator is not there: ModelDeployments would be reconciled. Routers' writes go through kubectl,
+in the way ``core/actions`` says they are sent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from crossfade.core.actions import Apply, Manifest, ObjectRef, Replace, Write
+from crossfade.names import FIELD_MANAGER
+from tests.e2e.conftest import Kubectl
+
+T = TypeVar("T")
+
+POLL_SECONDS: Final = 0.05
+STABLE: Final = "bbbbbbbb"
+CANARY: Final = "cccccccc"
+
+
+class RefusedError(Exception):
+    """The API server did not take it."""
+
+
+class Cluster:
+    """A namespace of the test's own on the real API server."""
+
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self._kubectl = kubectl
+        self.namespace = namespace
+
+    def run(self, *arguments: str, manifest: Manifest | None = None) -> str:
+        """Run kubectl in the namespace.
+
+        Raises:
+            RefusedError: it failed; says why.
+        """
+        done = self._kubectl("-n", self.namespace, *arguments, manifest=manifest)
+        if done.returncode:
+            raise RefusedError(done.stderr)
+        return done.stdout
+
+    def write(self, write: Write | None) -> Manifest:
+        """Send what a router wrote; return the object as stored."""
+        match write:
+            case Apply(manifest):
+                words = ["apply", "--server-side", f"--field-manager={FIELD_MANAGER}"]
+                words += ["--force-conflicts"]
+            case Replace(manifest):
+                words = ["replace", f"--field-manager={FIELD_MANAGER}"]
+            case _:
+                raise AssertionError(f"no router writes {write}")
+        out = self.run(*words, "-f", "-", "-o", "json", manifest=manifest)
+        return dict(json.loads(out))
+
+    def create(self, manifest: Manifest) -> Manifest:
+        """Create as a user does; unknown fields are refused."""
+        words = ("create", "--validate=strict", "-f", "-", "-o", "json")
+        return dict(json.loads(self.run(*words, manifest=manifest)))
+
+    def get(self, ref: ObjectRef) -> Manifest:
+        """Read an object."""
+        group = ref.api_version.rpartition("/")[0]
+        kind = f"{ref.kind}.{ref.api_version.rpartition('/')[2]}.{group}" if group else ref.kind
+        return dict(json.loads(self.run("get", kind, ref.name, "-o", "json")))
+
+    def owner_uid(self, name: str) -> str:
+        """Create something that lives, to own what is written; return its uid.
+
+        The garbage collector looks owners up by uid, so it must be a real one.
+        """
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        return str(self.create(body)["metadata"]["uid"])
+
+
+def eventually(look: Callable[[], T], holds: Callable[[T], bool], seconds: float = 15) -> T:
+    """Look until it holds; return what was seen."""
+    end = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if holds(seen):
+            return seen
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {seen}")
+        time.sleep(POLL_SECONDS)
+
+
+def service(name: str) -> Manifest:
+    """Build a Service without pods: routes resolve, nothing answers."""
+    ports = [{"name": "http", "port": 8080}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": ports},
+    }
+
+
+def status_free(route: Manifest) -> Manifest:
+    """Return what a route's owner wrote: no status, and no metadata that the API server keeps."""
+    kept = {"resourceVersion", "generation", "managedFields"}
+    metadata = {k: v for k, v in route["metadata"].items() if k not in kept}
+    return {**{k: v for k, v in route.items() if k != "status"}, "metadata": metadata}
+
+
+def spec_values(traffic: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec of a ModelDeployment that only its traffic matters of."""
+    return {
+        "model": {"name": "fraud", "version": "1"},
+        "template": {"spec": {"containers": [{"name": "model", "image": "fraud:1"}]}},
+        "traffic": traffic,
+    }
