@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossfade.evidence.counters import CounterFold, Increment, Series, Side
+
+SINCE = 100_000
+
+
+def series(
+    samples: Sequence[tuple[int, float]],
+    *,
+    side: Side = Side.STABLE,
+    pod: str = "p",
+    key: str = "requests",
+    requests: int = 1,
+    bad: int = 0,
+) -> Series:
+    return Series(side, pod, key, requests, bad, [(s * 1000, v) for s, v in samples])
+
+
+def total(*parts: list[Series], canary_is_new: bool = True) -> int:
+    fold = CounterFold(SINCE, canary_is_new=canary_is_new)
+    return sum(one.requests for part in parts for one in fold.add(part))
+
+
+def test_counts_differences_after_the_baseline() -> None:
+    assert total([series([(99, 1000), (101, 1003), (102, 1003), (103, 1010)])]) == 10
+
+
+def test_counts_from_zero_after_a_reset() -> None:
+    assert total([series([(99, 50), (101, 60), (102, 4), (103, 5)])]) == 15
+
+
+def test_takes_the_first_sample_of_an_old_pod_as_a_baseline() -> None:
+    assert total([series([(101, 5000), (102, 5001)])]) == 1
+
+
+def test_counts_all_that_a_new_canary_pod_ever_did() -> None:
+    assert total([series([(101, 7), (102, 9)], side=Side.CANARY)]) == 9
+
+
+def test_ignores_what_a_canary_did_before_it_had_weight() -> None:
+    assert total([series([(99, 7), (102, 9)], side=Side.CANARY)]) == 2
+
+
+def test_takes_an_old_pod_of_the_judged_version_as_a_baseline_in_probation() -> None:
+    assert total([series([(101, 7), (102, 9)], side=Side.CANARY)], canary_is_new=False) == 2
+
+
+def test_counts_a_new_label_value_of_a_scraped_pod_from_zero() -> None:
+    assert total([series([(99, 10), (101, 10)])], [series([(102, 3)], key="new")]) == 3
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_passes_over_what_is_no_count(value: float) -> None:
+    assert total([series([(99, 1), (101, value), (102, 4)])]) == 3
+
+
+def test_sees_nothing_twice() -> None:
+    part = [series([(99, 1), (101, 4)])]
+    assert total(part, part, [series([(101, 4), (102, 6)])]) == 5
+
+
+def test_knows_nothing_of_a_pod_without_samples() -> None:
+    fold = CounterFold(SINCE, canary_is_new=True)
+    assert fold.add([series([])]) == []
+    assert (fold.newest(), fold.covered_by(Side.STABLE), fold.resume_at()) == (None, None, None)
+
+
+def test_marks_an_increment_whose_interval_the_evidence_began_in() -> None:
+    fold = CounterFold(SINCE, canary_is_new=True)
+    increments = fold.add([series([(99, 1), (101, 2), (103, 4)], bad=1, requests=0)])
+    assert increments == [
+        Increment(Side.STABLE, 99_000, 101_000, 0, 1, partial=True),
+        Increment(Side.STABLE, 101_000, 103_000, 0, 2, partial=False),
+    ]
+
+
+def test_is_covered_by_the_pod_that_was_scraped_the_longest_ago() -> None:
+    fold = CounterFold(SINCE, canary_is_new=True)
+    fold.add([series([(101, 1), (106, 1)]), series([(103, 1), (108, 1)], pod="q")])
+    assert fold.covered_by(Side.STABLE) == 106_000
+    assert fold.spacing() == 5000
+    assert fold.resume_at() == 96_000
+
+
+def test_does_not_wait_for_a_pod_that_is_gone() -> None:
+    fold = CounterFold(SINCE, canary_is_new=True)
+    fold.add([series([(101, 1), (102, 1)]), series([(110, 1), (118, 1)], pod="q")])
+    assert fold.covered_by(Side.STABLE) == 102_000
+    fold.add([series([(126, 1), (134, 1)], pod="q")])
+    assert fold.covered_by(Side.STABLE) == 134_000
+
+
+def test_takes_a_pod_with_one_sample_to_be_scraped_as_seldom_as_others() -> None:
+    fold = CounterFold(SINCE, canary_is_new=True)
+    fold.add([series([(110, 1), (140, 1)], pod="q"), series([(105, 1)])])
+    assert fold.covered_by(Side.STABLE) == 105_000
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Series]:
+    """Pods that come, go, miss scrapes and restart, with two series each."""
+    out = []
+    for pod in range(draw(st.integers(1, 3))):
+        side = draw(st.sampled_from(Side))
+        times = sorted(draw(st.sets(st.integers(90, 130), min_size=1, max_size=12)))
+        for key, counts_bad in (("total", 0), ("errors", 1)):
+            first = draw(st.integers(0, len(times) - 1))
+            values = [float(draw(st.integers(0, 40))) for _ in times[first:]]
+            out.append(
+                series(
+                    list(zip(times[first:], values, strict=True)),
+                    side=side, pod=f"p{pod}", key=key, requests=1 - counts_bad, bad=counts_bad,
+                )
+            )  # fmt: skip
+    return out
+
+
+def between(stream: list[Series], start: int, end: int) -> list[Series]:
+    return [
+        Series(
+            s.side, s.pod, s.key, s.requests, s.bad,
+            [sample for sample in s.samples if start < sample[0] <= end],
+        )
+        for s in stream
+    ]  # fmt: skip
+
+
+@given(streams(), st.lists(st.integers(88, 131), max_size=8), st.integers(0, 5), st.booleans())
+def test_gives_the_same_increments_in_any_portions(
+    stream: list[Series], cuts: list[int], overlap: int, canary_is_new: bool
+) -> None:
+    whole = CounterFold(SINCE, canary_is_new=canary_is_new).add(stream)
+    fold = CounterFold(SINCE, canary_is_new=canary_is_new)
+    portions: list[Increment] = []
+    start = 0
+    for cut in [*sorted(cuts), 200]:
+        portions += fold.add(between(stream, start * 1000, cut * 1000))
+        start = cut - overlap
+
+    def order(one: Increment) -> tuple[object, ...]:
+        return (one.side.value, one.start, one.end, one.requests, one.bad)
+
+    assert sorted(portions, key=order) == sorted(whole, key=order)
