@@ -1,7 +1,7 @@
 """What the routing tests say: send this write, read that object back, ask the gateway.
 
-The operator is not there: ModelDeployments would be reconciled. Routers' writes go through kubectl,
-in the way ``core/actions`` says they are sent.
+The operator takes no part. Routers' writes go through kubectl, in the way that ``core/actions``
+says they are sent.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from crossfade.core.actions import Apply, Manifest, ObjectRef, Replace, Write
-from crossfade.names import FIELD_MANAGER
+from crossfade.names import API_VERSION, FIELD_MANAGER, KIND
 from tests.e2e.conftest import Kubectl
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Cluster:
             raise RefusedError(done.stderr)
         return done.stdout
 
-    def write(self, write: Write | None) -> Manifest:
+    def write(self, write: Write) -> Manifest:
         """Send what a router wrote; return the object as stored."""
         match write:
             case Apply(manifest):
@@ -57,6 +57,16 @@ class Cluster:
         out = self.run(*words, "-f", "-", "-o", "json", manifest=manifest)
         return dict(json.loads(out))
 
+    def write_when_unchanged(self, ref: ObjectRef, render: Callable[[Manifest], Write]) -> Manifest:
+        """Look, write, and look again if somebody wrote in between: gateways write the status."""
+        for _ in range(20):
+            try:
+                return self.write(render(self.get(ref)))
+            except RefusedError as e:
+                if "the object has been modified" not in str(e):
+                    raise
+        raise AssertionError(f"{ref} never stood still")
+
     def create(self, manifest: Manifest) -> Manifest:
         """Create as a user does; unknown fields are refused."""
         words = ("create", "--validate=strict", "-f", "-", "-o", "json")
@@ -68,12 +78,18 @@ class Cluster:
         kind = f"{ref.kind}.{ref.api_version.rpartition('/')[2]}.{group}" if group else ref.kind
         return dict(json.loads(self.run("get", kind, ref.name, "-o", "json")))
 
-    def owner_uid(self, name: str) -> str:
-        """Create something that lives, to own what is written; return its uid.
+    def owner_uid(self) -> str:
+        """Create the ModelDeployment that owns what is written; return its uid.
 
-        The garbage collector looks owners up by uid, so it must be a real one.
+        The garbage collector deletes what names an owner that is not there. An operator that runs
+        in the cluster leaves its route alone: no node takes its pods, so it never gets ready.
         """
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": "fraud"},
+            "spec": spec_values({"gateway": {"parentRefs": [{"name": "nowhere"}]}}),
+        }
         return str(self.create(body)["metadata"]["uid"])
 
 
@@ -107,10 +123,13 @@ def status_free(route: Manifest) -> Manifest:
     return {**{k: v for k, v in route.items() if k != "status"}, "metadata": metadata}
 
 
-def spec_values(traffic: dict[str, Any]) -> dict[str, Any]:
+def spec_values(traffic: Manifest) -> Manifest:
     """Return the spec of a ModelDeployment that only its traffic matters of."""
+    nowhere = {"nodeSelector": {"crossfade.dev/nowhere": "true"}}
+    container = {"name": "model", "image": "crossfade.dev/model-stub:dev"}
     return {
         "model": {"name": "fraud", "version": "1"},
-        "template": {"spec": {"containers": [{"name": "model", "image": "fraud:1"}]}},
+        "template": {"spec": {"containers": [container], **nowhere}},
         "traffic": traffic,
+        "rollout": {"steps": [{"weightPercent": 50, "pause": {}}]},
     }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
 from cluster.istio_crd import CRD_NAME, ensure_istio_crd
 from cluster.paths import Paths
 from crossfade.api.v1alpha1 import ModelDeploymentSpec
-from crossfade.core.actions import Manifest, Split
+from crossfade.core.actions import Manifest, Split, Write
 from crossfade.core.observation import RouteState
 from crossfade.routing.factory import router_for
 from crossfade.routing.router import TrafficRouter
@@ -27,6 +28,7 @@ from tests.e2e.routing_support import (
     status_free,
 )
 
+CRD = Path(__file__).parents[2] / "crds" / "crossfade.dev_modeldeployments.yaml"
 GATEWAY = {"name": "public", "namespace": "gateways"}
 SPLIT = Split(STABLE, CANARY, 10)
 JOIN = {"gateway": {"routeRef": {"name": "shared", "rule": "predict"}}}
@@ -35,6 +37,7 @@ JOIN = {"gateway": {"routeRef": {"name": "shared", "rule": "predict"}}}
 @pytest.fixture
 def space(kubectl: Kubectl) -> Iterator[Cluster]:
     """Return a namespace with the Services that the routes name."""
+    kubectl("apply", "--server-side", "-f", str(CRD))
     name = f"e2e-routing-{secrets.token_hex(3)}"
     kubectl("create", "namespace", name)
     cluster = Cluster(kubectl, name)
@@ -54,7 +57,7 @@ def router_of(
 def own(space: Cluster, **gateway: object) -> TrafficRouter:
     hosts = [f"fraud.{space.namespace}.example"]
     traffic = {"gateway": {"parentRefs": [GATEWAY], "hostnames": hosts, **gateway}}
-    return router_of(space, traffic, space.owner_uid("owner"))
+    return router_of(space, traffic, space.owner_uid())
 
 
 def see(space: Cluster, router: TrafficRouter) -> RouteState:
@@ -63,6 +66,12 @@ def see(space: Cluster, router: TrafficRouter) -> RouteState:
 
 def settled(space: Cluster, router: TrafficRouter) -> RouteState:
     return eventually(lambda: see(space, router), lambda state: state.in_force)
+
+
+def restored(router: TrafficRouter, live: Manifest) -> Write:
+    write = router.restore(live)
+    assert write is not None
+    return write
 
 
 def foreign_route(space: Cluster) -> Manifest:
@@ -191,7 +200,7 @@ def test_joining_changes_our_entry_and_restoring_leaves_no_trace(space: Cluster)
     created = space.create(foreign_route(space))
     router = router_of(space, JOIN)
     original = router.original_backend(created)
-    space.write(router.render(SPLIT, created))
+    space.write_when_unchanged(router.target, lambda live: router.render(SPLIT, live))
 
     expected = deepcopy(created)
     entries = expected["spec"]["rules"][1]["backendRefs"]
@@ -202,8 +211,8 @@ def test_joining_changes_our_entry_and_restoring_leaves_no_trace(space: Cluster)
     assert status_free(space.get(router.target)) == status_free(expected)
     assert settled(space, router).weights == {STABLE: 90, CANARY: 10}
 
-    router = router_of(space, JOIN, joined_backend=original)
-    space.write(router.restore(space.get(router.target)))
+    again = router_of(space, JOIN, joined_backend=original)
+    space.write_when_unchanged(router.target, lambda live: restored(again, live))
     assert status_free(space.get(router.target)) == status_free(created)
 
 
@@ -221,12 +230,11 @@ def test_git_putting_the_original_back_is_seen_and_the_split_written_again(space
     git = ("apply", "--server-side", "--field-manager=argocd", "--force-conflicts", "-f", "-")
     space.run(*git, manifest=manifest)
     router = router_of(space, JOIN)
-    space.write(router.render(SPLIT, space.get(router.target)))
+    space.write_when_unchanged(router.target, lambda live: router.render(SPLIT, live))
     space.run(*git, manifest=manifest)
-    assert see(space, router) == RouteState(
-        found=True, current=False, in_force=False, problem=see(space, router).problem
-    )
-    space.write(router.render(SPLIT, space.get(router.target)))
+    state = see(space, router)
+    assert (state.weights, state.current, state.writable) == ({}, False, True)
+    space.write_when_unchanged(router.target, lambda live: router.render(SPLIT, live))
     assert settled(space, router).weights == {STABLE: 90, CANARY: 10}
 
 
@@ -244,7 +252,7 @@ def istio(kubectl: Kubectl) -> None:
 @pytest.mark.parametrize("gateways", [[], ["istio-system/public"]])
 def test_istios_own_crd_takes_our_virtual_service(space: Cluster, gateways: list[str]) -> None:
     traffic = {"istio": {"hosts": [f"fraud.{space.namespace}.example"], "gateways": gateways}}
-    router = router_of(space, traffic, space.owner_uid("owner"))
+    router = router_of(space, traffic, space.owner_uid())
     eventually(lambda: space.run("api-resources"), lambda kinds: "VirtualService" in kinds)
     for split in (Split(STABLE), SPLIT, Split(STABLE, CANARY, 0)):
         write = router.render(split, None)
@@ -259,7 +267,7 @@ def router_spec(write: object) -> object:
 
 
 def test_the_service_follows_the_split_and_is_read_back(space: Cluster) -> None:
-    router = router_of(space, {"replicas": {}}, space.owner_uid("owner"))
+    router = router_of(space, {"replicas": {}}, space.owner_uid())
     space.run("delete", "service", "fraud")
     for split in (Split(STABLE), SPLIT, Split(CANARY)):
         space.write(router.render(split, None))
@@ -269,5 +277,5 @@ def test_the_service_follows_the_split_and_is_read_back(space: Cluster) -> None:
 
 
 def test_a_service_of_a_user_is_left_alone(space: Cluster) -> None:
-    router = router_of(space, {"replicas": {}}, space.owner_uid("owner"))
+    router = router_of(space, {"replicas": {}}, space.owner_uid())
     assert not see(space, router).writable
