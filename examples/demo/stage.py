@@ -42,6 +42,11 @@ class Stage:
         Raises:
             KubectlError: The cluster cannot be reached, or keeps the old one.
         """
+        # What makes pods goes first: a namespace that still has pods when it is deleted looks for
+        # their end only now and then.
+        owners = "modeldeployments.crossfade.dev,deployments,jobs"
+        everything = ("--all", "--cascade=foreground", "--timeout=60s", "--namespace", NAMESPACE)
+        self._kubectl.run("delete", owners, *everything, seconds=70)
         words = ("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
         self._kubectl.run(*words, seconds=100)
         self._kubectl.apply(

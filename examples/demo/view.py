@@ -69,7 +69,7 @@ def render_change(before: Snapshot | None, seen: Snapshot, elapsed_seconds: floa
         if it.uid not in known
     ]
     if before is None or _gist(before) != _gist(seen):
-        weights = f"{seen.stable or '-'} {100 - seen.weight} %"
+        weights = f"{seen.stable} {100 - seen.weight} %" if seen.stable else "nothing serves yet"
         if seen.canary:
             weights += f", {seen.canary} {seen.weight} %"
             weights += f" ({_render_answers(seen, seen.canary)})"
