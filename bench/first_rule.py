@@ -208,7 +208,8 @@ def main(runs: int) -> None:
                  and o.harm_s >= scene.worse_from_s]  # fmt: skip
         times = [(o.harm_s or 0) - (o.first_bad_s or 0) for o in found] or [math.nan]
         bad = [float(o.bad) for o in found] or [math.nan]
-        print(f"{scene.name:34} {100 * len(found) / runs:>5.1f} % {statistics.median(times):>23.1f} "
+        share = 100 * len(found) / runs
+        print(f"{scene.name:34} {share:>5.1f} % {statistics.median(times):>23.1f} "
               f"{quantile(times, 0.95):>6.1f} {statistics.median(bad):>12.0f} "
               f"{quantile(bad, 0.95):>5.0f}")  # fmt: skip
 

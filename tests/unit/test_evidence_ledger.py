@@ -49,7 +49,7 @@ def pods(seed: int, interval: int, until: int) -> list[Pod]:
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 1000),
     st.sampled_from([1000, 5000, 15_000, 30_000]),

@@ -165,10 +165,6 @@ class CounterFold:
     def _counts_from_zero(self, side: Side, at: int, pod_first: int) -> bool:
         return at > pod_first or (side is Side.CANARY and self._canary_is_new)
 
-    def pods(self, side: Side) -> int:
-        """Return how many pods of a side were ever seen."""
-        return sum(1 for of, _ in self._pods if of is side)
-
     def newest(self, side: Side | None = None) -> int | None:
         """Return the newest sample's time, of one side or of both."""
         return max(

@@ -18,6 +18,9 @@ TOLD_APART: Final = math.log(20)
 """The canary breaks the limit alone when it is this much likelier to be worse than stable than
 not, in the very time of its breach. It comes on top of the threshold of the limit's own test."""
 
+ONE_DECIMAL_FROM: Final = 0.95
+"""Shares in percent below this are said with two digits instead."""
+
 NEGLIGIBLE: Final = 50
 """Stable is not waited for when it answers less than one in this many of the canary's requests."""
 
@@ -137,4 +140,4 @@ def describe(canary: Counts, stable: Counts, limits: Limits) -> str:
 def percent(counts: Counts) -> str:
     """Return the share of bad requests with one decimal, or two digits when it is small."""
     share = counts.percent
-    return f"{share:.1f} %" if share >= 1 or share == 0 else f"{share:.2g} %"
+    return f"{share:.1f} %" if share >= ONE_DECIMAL_FROM or share == 0 else f"{share:.2g} %"

@@ -126,6 +126,8 @@ def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[Ra
     try:
         answer = ask(client)
         return [RawSeries(dict(s["metric"]), s.get("values", [])) for s in answer]
+    except requests.JSONDecodeError as e:
+        raise MetricSourceError(_nonsense(endpoint)) from e
     except requests.Timeout as e:
         raise MetricSourceError(_late(endpoint)) from e
     except requests.exceptions.SSLError as e:
@@ -133,7 +135,11 @@ def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[Ra
     except requests.RequestException as e:
         raise MetricSourceError(f"Prometheus {endpoint.address} is not reached: {_root(e)}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise MetricSourceError(f"{endpoint.address} does not answer as Prometheus does") from e
+        raise MetricSourceError(_nonsense(endpoint)) from e
+
+
+def _nonsense(endpoint: Endpoint) -> str:
+    return f"{endpoint.address} does not answer as Prometheus does"
 
 
 def _late(endpoint: Endpoint) -> str:
@@ -183,10 +189,12 @@ def _connect(endpoint: Endpoint) -> Any:
     client = PrometheusConnect(
         endpoint.address,
         session=session,
-        retry=Retry(total=0),
+        retry=Retry(total=0, read=False),
         timeout=(endpoint.timeout_seconds, endpoint.timeout_seconds),
     )
-    session.mount(endpoint.address, Adapter(max_retries=Retry(total=0), pool_maxsize=PER_ENDPOINT))
+    session.mount(
+        endpoint.address, Adapter(max_retries=Retry(total=0, read=False), pool_maxsize=PER_ENDPOINT)
+    )
     return client
 
 

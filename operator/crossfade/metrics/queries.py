@@ -120,7 +120,7 @@ class QueryFold:
         broken = self._breaks(newest) if newest is not None else None
         if self._failures > limit:
             said = broken or f"it was {self._range()} not every time"
-            return Verdict.HARM, f"{said}, {self._failures} times; {limit} tolerated"
+            return Verdict.HARM, f"{said}; failures: {self._failures}, tolerated: {limit}"
         if len(self._newest) > 1:
             return Verdict.UNAVAILABLE, (
                 f"the query gave {len(self._newest)} series where one was expected; "

@@ -1,0 +1,477 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from crossfade.api.v1alpha1 import Analysis
+from crossfade.errors import MetricSourceError
+from crossfade.evidence.verdicts import MetricAnswer, Verdict
+from crossfade.metrics.analyst import Analyst, Arm, Subject
+from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.prometheus import RawSeries, RefusedError
+from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
+from crossfade.metrics.selectors import parse_selector
+from crossfade.names import NamespacedName
+
+SINCE = datetime(2026, 11, 24, 12, tzinfo=UTC)
+START = SINCE.timestamp()
+
+
+@dataclass
+class FakeProm:
+    """A Prometheus of our own protocol: raw samples by labels, and answers to other PromQL."""
+
+    series: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = field(
+        default_factory=dict
+    )
+    points: dict[str, list[RawSeries]] = field(default_factory=dict)
+    queries: list[str] = field(default_factory=list)
+    refuse: set[str] = field(default_factory=set)
+    down: bool = False
+
+    def sample(self, second: float, value: float, name: str, **labels: str) -> None:
+        key = tuple(sorted({"__name__": name, **labels}.items()))
+        self.series.setdefault(key, []).append((START + second, value))
+
+    async def instant(self, endpoint: Endpoint, promql: str, at: float) -> list[RawSeries]:
+        self.queries.append(promql)
+        self._check(endpoint)
+        text, _, window = promql.rpartition("[")
+        start = at - int(window.removesuffix("ms]")) / 1000
+        selector = parse_selector(text)
+        out = []
+        for key, samples in self.series.items():
+            labels = dict(key)
+            if labels["__name__"] == selector.name and all(
+                bool(re.fullmatch(m.value if "~" in m.op else re.escape(m.value),
+                                  labels.get(m.label, ""))) == (m.op[0] == "=")
+                for m in selector.matchers
+            ):  # fmt: skip
+                inside = [(t, str(v)) for t, v in samples if start < t <= at]
+                if inside:
+                    out.append(RawSeries(labels, inside))
+        return out
+
+    async def steps(
+        self, endpoint: Endpoint, promql: str, start: int, end: int, step: int
+    ) -> list[RawSeries]:
+        self.queries.append(promql)
+        self._check(endpoint)
+        return [
+            replace(s, values=[(t, v) for t, v in s.values if start <= t <= end])
+            for s in self.points.get(promql, [])
+        ]
+
+    def _check(self, endpoint: Endpoint) -> None:
+        if self.down:
+            raise MetricSourceError("Prometheus is not reached")
+        if endpoint.credentials.bearer_token in self.refuse:
+            raise RefusedError("Prometheus refused the credentials (HTTP 401)")
+
+
+@dataclass
+class Secrets:
+    secrets: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
+    reads: int = 0
+
+    async def read(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        self.reads += 1
+        return self.secrets.get(name)
+
+
+ERRORS: dict[str, Any] = {"name": "errors", "errorRate": {"maxPercent": 2}}
+SOURCE = {"requests": "total", "errors": 'total{code="500"}', "latency": "seconds"}
+
+
+@dataclass
+class World:
+    prom: FakeProm = field(default_factory=FakeProm)
+    secrets: Secrets = field(default_factory=Secrets)
+    clock: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.analyst: Analyst = self.fresh()
+
+    def fresh(self) -> PrometheusAnalyst:
+        return PrometheusAnalyst(self.prom, self.secrets, lambda: self.clock)
+
+    async def look(
+        self, second: float, subject: Subject | None = None, analyst: Analyst | None = None
+    ) -> MetricAnswer:
+        now = SINCE + timedelta(seconds=second)
+        return (await (analyst or self.analyst).look(subject or subject_of(), now))[0]
+
+    def scrape(self, second: float, pod: str, good: int, bad: int = 0, **labels: str) -> None:
+        at = {"namespace": "ml", "pod": pod, **labels}
+        self.prom.sample(second, good, "total", code="200", **at)
+        if bad:
+            self.prom.sample(second, bad, "total", code="500", **at)
+
+
+def subject_of(
+    *metrics: dict[str, Any], name: str = "fraud", source: dict[str, Any] | None = None,
+    prometheus: dict[str, Any] | None = None, **changes: Any
+) -> Subject:  # fmt: skip
+    analysis = Analysis.model_validate(
+        {
+            "prometheus": {"address": "http://p:9090", **(prometheus or {})},
+            "intervalSeconds": 5,
+            "source": SOURCE if source is None else source,
+            "metrics": list(metrics) or [ERRORS],
+        }
+    )
+    subject = Subject(
+        key=NamespacedName("ml", name), model="fraud", analysis=analysis, canary=Arm("bbb", "2"),
+        stable=Arm("aaa", "1"), since=SINCE, in_force_at=SINCE, min_requests=10,
+    )  # fmt: skip
+    return replace(subject, **changes)
+
+
+CANARY, STABLE = "fraud-bbb-7d9f-x2x4", "fraud-aaa-5c6b-q8q9"
+
+
+@pytest.fixture
+def world() -> World:
+    """A healthy rollout, 10 s old: 20 and 180 requests."""
+    world = World()
+    for second in range(-10, 11, 5):
+        world.scrape(second, STABLE, 1000 + max(second, 0) * 18, 500)
+        world.scrape(second, CANARY, max(second, 0) * 2)
+    return world
+
+
+async def test_is_healthy_when_the_counters_are(world: World) -> None:
+    answer = await world.look(10.2)
+    assert answer == MetricAnswer(
+        "errors", Verdict.HEALTHY, "canary 0.0 % of 20, stable 0.0 % of 180; limit 2 %"
+    )
+
+
+async def test_finds_harm_in_a_label_value_that_is_new(world: World) -> None:
+    assert (await world.look(10.2)).verdict is Verdict.HEALTHY
+    world.scrape(15, CANARY, 24, 5)
+    world.scrape(15, STABLE, 1270, 500)
+    answer = await world.look(15.2)
+    assert answer.verdict is Verdict.HARM
+    assert answer == await world.look(15.2, analyst=world.fresh())
+
+
+async def test_reads_only_what_is_new(world: World) -> None:
+    await world.look(10.2)
+    world.prom.queries.clear()
+    await world.look(10.4)
+    windows = [int(q.rpartition("[")[2].removesuffix("ms]")) for q in world.prom.queries]
+    assert len(windows) == 2
+    assert max(windows) < 11_000
+
+
+async def test_reads_a_long_rollout_again_hour_by_hour(world: World) -> None:
+    for hour in range(1, 4):
+        world.scrape(hour * 3600, CANARY, 20 + hour)
+        world.scrape(hour * 3600, STABLE, 1180 + hour, 500)
+    answer = await world.look(3 * 3600 + 1)
+    assert answer.message.startswith("canary 0.0 % of 23, stable 0.0 % of 183")
+    assert len(world.prom.queries) == 8
+
+
+async def test_says_when_no_series_is_there() -> None:
+    answer = await World().look(10)
+    assert answer.verdict is Verdict.NOT_ENOUGH_DATA
+    assert answer.message == "no series of total for pods fraud-bbb-*: is it scraped?"
+
+
+async def test_a_source_in_trouble_is_unavailable_and_nothing_is_lost(world: World) -> None:
+    await world.look(5)
+    world.prom.down = True
+    answer = await world.look(8)
+    assert answer == MetricAnswer("errors", Verdict.UNAVAILABLE, "Prometheus is not reached")
+    world.prom.down = False
+    assert "of 20" in (await world.look(10.2)).message
+
+
+async def test_starts_again_when_the_metric_or_the_rollout_changes(world: World) -> None:
+    await world.look(10.2)
+    stricter = subject_of({"name": "errors", "errorRate": {"maxPercent": 1}})
+    assert (await world.look(10.2, stricter)).message.endswith("limit 1 %")
+    later = replace(stricter, since=SINCE + timedelta(seconds=5))
+    assert "canary 0.0 % of 10" in (await world.look(10.2, later)).message
+
+
+async def test_forgets(world: World) -> None:
+    await world.look(10.2)
+    world.analyst.forget(subject_of().key)
+    world.analyst.forget(subject_of().key)
+    assert "of 20" in (await world.look(10.2)).message
+
+
+async def test_judges_alone_in_probation(world: World) -> None:
+    answer = await world.look(10.2, subject_of(stable=None))
+    assert answer.message == "canary 0.0 % of 20; limit 2 %"
+
+
+async def test_asks_one_query_for_fifty_rollouts() -> None:
+    world = World()
+    subjects = [subject_of(name=f"m{i}") for i in range(50)]
+    for i in range(50):
+        for second in range(-10, 11, 5):
+            world.scrape(second, f"m{i}-aaa-5c6b-q8q9", 1000 + second)
+            world.scrape(second, f"m{i}-bbb-5c6b-q8q9", max(second, 0) * (i + 1))
+    now = SINCE + timedelta(seconds=10.2)
+    answers = await asyncio.gather(*(world.analyst.look(s, now) for s in subjects))
+    assert len(world.prom.queries) == 2
+    assert [a[0].message.split(",")[0] for a in answers] == [
+        f"canary 0.0 % of {(i + 1) * 10}" for i in range(50)
+    ]
+
+
+async def test_a_failed_common_query_fails_all_who_asked(world: World) -> None:
+    world.prom.down = True
+    now = SINCE + timedelta(seconds=10)
+    subjects = [subject_of(name=f"m{i}") for i in range(3)]
+    answers = await asyncio.gather(*(world.analyst.look(s, now) for s in subjects))
+    assert {a[0].verdict for a in answers} == {Verdict.UNAVAILABLE}
+    assert len(world.prom.queries) == 1
+
+
+async def test_joins_by_a_version_label() -> None:
+    world = World()
+    for second in range(-10, 11, 5):
+        for version, rate in (("1", 18), ("2", 2)):
+            world.prom.sample(second, max(second, 0) * rate, "wrong_total", version=version,
+                              instance="feedback")  # fmt: skip
+    source = {"requests": "wrong_total", "errors": "wrong_bad", "versionLabel": "version"}
+    subject = subject_of(source=source)
+    assert "canary 0.0 % of 20, stable 0.0 % of 180" in (await world.look(10.2, subject)).message
+    assert world.prom.queries[0].startswith('wrong_bad{version=~"1|2"}[')
+    nothing = await World().look(10, subject)
+    assert nothing.message.endswith('with version="2": is it scraped?')
+
+
+async def test_refuses_to_tell_equal_versions_apart(world: World) -> None:
+    source = {**SOURCE, "versionLabel": "version"}
+    answer = await world.look(10, subject_of(source=source, stable=Arm("aaa", "2")))
+    assert answer.verdict is Verdict.UNAVAILABLE
+    assert answer.message.startswith("both versions are called 2")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"requests": "total"}, "write analysis.source.errors, or a preset"),
+        ({"requests": "rate(x[1m])", "errors": "e"}, "'rate(x[1m])' is not a series selector"),
+    ],
+)
+async def test_tells_what_to_write_for_a_source(
+    world: World, source: dict[str, Any], message: str
+) -> None:
+    answer = await world.look(10, subject_of(source=source))
+    assert answer.verdict is Verdict.UNAVAILABLE
+    assert answer.message.startswith(message)
+
+
+async def test_needs_a_source(world: World) -> None:
+    subject = subject_of()
+    bare = subject.analysis.model_copy(update={"source": None})
+    answer = await world.look(10, replace(subject, analysis=bare))
+    assert answer.message.startswith("write analysis.source")
+
+
+async def test_the_mlserver_preset_counts_inference_only() -> None:
+    world = World()
+    subject = subject_of(source={"preset": "mlserver"})
+    for second in (-5, 0, 5, 10):
+        for path, rate in (("/v2/models/{model_name}/infer", 3), ("/v2/models/m/ready", 100)):
+            for pod in (CANARY, STABLE):
+                world.prom.sample(second, max(second, 0) * rate, "rest_server_requests_total",
+                                  method="POST", path=path, status_code="200", namespace="ml",
+                                  pod=pod)  # fmt: skip
+    assert "canary 0.0 % of 30," in (await world.look(10.2, subject)).message
+
+
+def slow_world(border: str = "0.3") -> World:
+    world = World()
+    for second in (-5, 0, 5, 10):
+        for pod, slow in ((CANARY, 5), (STABLE, 0)):
+            at = {"namespace": "ml", "pod": pod}
+            n = max(second, 0)
+            world.prom.sample(second, n * 10, "seconds_count", **at)
+            world.prom.sample(second, n * (10 - slow), "seconds_bucket", le=border, **at)
+            world.prom.sample(second, n * 10, "seconds_bucket", le="+Inf", **at)
+    return world
+
+
+SLOW = {"name": "slow", "latency": {"maxMilliseconds": 300, "maxSlowPercent": 5}}
+
+
+async def test_counts_slow_requests_by_a_bucket() -> None:
+    assert await slow_world().look(10.2, subject_of(SLOW)) == MetricAnswer(
+        "slow",
+        Verdict.HARM,
+        "canary 50.0 % of 100, stable 0.0 % of 100; limit 5 %, slower than 300 ms",
+    )
+
+
+@pytest.mark.parametrize(
+    ("border", "nearest"), [("0.25", "the nearest are 250"), ("x", "it has no buckets")]
+)
+async def test_names_the_nearest_borders(border: str, nearest: str) -> None:
+    answer = await slow_world(border).look(10.2, subject_of(SLOW))
+    assert answer.verdict is Verdict.UNAVAILABLE
+    assert answer.message == (
+        f"maxMilliseconds 300 is no bucket border of canary and stable; {nearest}"
+    )
+
+
+async def test_a_value_that_is_no_number_is_unavailable(world: World) -> None:
+    key = next(iter(world.prom.series))
+    world.prom.series[key].append((START + 10, "many"))  # type: ignore[arg-type]
+    answer = await world.look(10.2)
+    assert answer.message == "Prometheus gave a value that is no number"
+
+
+async def test_reads_credentials_again_when_they_are_refused(world: World) -> None:
+    token = {"bearerToken": {"name": "prom", "key": "token"}}
+    subject = subject_of(prometheus=token)
+    world.secrets.secrets["prom"] = {"token": b"old\n"}
+    assert (await world.look(10.2, subject)).verdict is Verdict.HEALTHY
+    world.prom.refuse = {"old"}
+    world.secrets.secrets["prom"] = {"token": b"new"}
+    assert (await world.look(10.2, subject)).verdict is Verdict.HEALTHY
+    world.prom.refuse = {"new"}
+    assert "HTTP 401" in (await world.look(10.2, subject)).message
+
+
+async def test_reads_credentials_again_after_a_minute(world: World) -> None:
+    subject = subject_of(prometheus={"bearerToken": {"name": "prom", "key": "token"}})
+    world.secrets.secrets["prom"] = {"token": b"t"}
+    await world.look(10.2, subject)
+    world.clock = 59
+    await world.look(10.2, subject)
+    assert world.secrets.reads == 1
+    world.clock = 61
+    await world.look(10.2, subject)
+    assert world.secrets.reads == 2
+
+
+@pytest.mark.parametrize(
+    ("secret", "message"),
+    [
+        (None, "there is no Secret prom in namespace ml"),
+        ({}, "Secret ml/prom has no key token"),
+        ({"token": b"\xff"}, "key token of Secret ml/prom is no text"),
+    ],
+)
+async def test_names_the_secret_that_is_missing(
+    world: World, secret: dict[str, bytes] | None, message: str
+) -> None:
+    if secret is not None:
+        world.secrets.secrets["prom"] = secret
+    subject = subject_of(prometheus={"bearerToken": {"name": "prom", "key": "token"}})
+    assert await world.look(10, subject) == MetricAnswer("errors", Verdict.UNAVAILABLE, message)
+
+
+async def test_tells_what_still_reaches_a_version(world: World) -> None:
+    world.scrape(15, CANARY, 20)
+    world.scrape(20, CANARY, 20)
+    subject = subject_of()
+    now = SINCE + timedelta(seconds=21)
+    seen = await world.analyst.arrivals(subject.key, subject.analysis, subject.canary, SINCE, now)
+    assert seen is not None
+    assert seen.last_request_seen_at == SINCE + timedelta(seconds=10)
+    assert seen.newest_sample_at == SINCE + timedelta(seconds=20)
+
+
+async def test_knows_no_arrivals_without_counters_series_or_prometheus(world: World) -> None:
+    subject = subject_of()
+    now = SINCE + timedelta(seconds=21)
+
+    async def arrivals(analysis: Analysis, arm: Arm) -> object:
+        return await world.analyst.arrivals(subject.key, analysis, arm, SINCE, now)
+
+    bare = subject.analysis.model_copy(update={"source": None})
+    assert await arrivals(bare, subject.canary) is None
+    assert await arrivals(subject.analysis, Arm("ccc", "3")) is None
+    world.prom.down = True
+    assert await arrivals(subject.analysis, subject.canary) is None
+
+
+QUERY = {"name": "revenue", "query": {"promql": 'v{pod=~"{{pods}}"}', "min": 0.9,
+                                      "failureLimit": 1}}  # fmt: skip
+FILLED = 'v{pod=~"fraud-bbb-.*"}'
+
+
+def asked(*values: tuple[int, str], labels: str = "") -> RawSeries:
+    return RawSeries({"x": labels} if labels else {}, [(START + s, v) for s, v in values])
+
+
+async def test_a_query_is_healthy_within_its_limits(world: World) -> None:
+    world.prom.points[FILLED] = [asked((4, "1"), (9, "0.95"))]
+    assert await world.look(10.1, subject_of(QUERY)) == MetricAnswer(
+        "revenue", Verdict.HEALTHY, "0.95 is at least 0.9"
+    )
+
+
+async def test_failures_of_a_query_add_up_over_looks_and_restarts(world: World) -> None:
+    world.prom.points[FILLED] = [asked((4, "0.5"), (9, "NaN"), (14, "0.6"), (19, "1"))]
+    subject = subject_of(QUERY)
+    first = await world.look(5.1, subject)
+    assert first.message == "0.5 is below the minimum 0.9; failure 1 of 1 tolerated"
+    assert (await world.look(10.1, subject)).message == "the query gave no value"
+    harm = await world.look(15.1, subject)
+    assert harm == MetricAnswer(
+        "revenue", Verdict.HARM, "0.6 is below the minimum 0.9; failures: 2, tolerated: 1"
+    )
+    assert harm == await world.look(15.1, subject, world.fresh())
+    assert (await world.look(20.1, subject)).verdict is Verdict.HARM
+
+
+async def test_a_query_must_give_one_series(world: World) -> None:
+    world.prom.points[FILLED] = [asked((4, "1")), asked((4, "1"), labels="b")]
+    answer = await world.look(5.1, subject_of(QUERY))
+    assert answer.verdict is Verdict.UNAVAILABLE
+    assert answer.message.startswith("the query gave 2 series where one was expected")
+
+
+async def test_a_query_is_not_healthy_before_the_weight_is_in_force(world: World) -> None:
+    world.prom.points[FILLED] = [asked((4, "1"))]
+    for in_force_at in (None, SINCE + timedelta(seconds=4.5)):
+        answer = await world.look(5.1, subject_of(QUERY, in_force_at=in_force_at))
+        assert answer.verdict is Verdict.NOT_ENOUGH_DATA
+        assert answer.message == "no value yet from when the weight was in force"
+
+
+async def test_a_query_has_an_upper_limit(world: World) -> None:
+    both = {"name": "q", "query": {"promql": "v", "min": 1, "max": 2}}
+    world.prom.points["v"] = [asked((4, "1.5"))]
+    assert (await world.look(5.1, subject_of(both))).message == "1.5 is within 1 and 2"
+    most = {"name": "q", "query": {"promql": "v", "max": 1}}
+    answer = await world.look(5.1, subject_of(most))
+    assert answer.message == "1.5 is above the maximum 1; failures: 1, tolerated: 0"
+
+
+@pytest.mark.parametrize(
+    ("promql", "changes", "message"),
+    [
+        ("{{pod}}", {}, "{{pod}} is not known; write one of {{namespace}}"),
+        ("{{stablePods}}", {"stable": None}, "{{stablePods}} is not there"),
+        ("{{version}}", {"canary": Arm("bbb", '2"')}, "{{version}} has a quote"),
+    ],
+)
+async def test_refuses_a_placeholder_that_cannot_be_filled(
+    world: World, promql: str, changes: dict[str, Any], message: str
+) -> None:
+    metric = {"name": "q", "query": {"promql": promql, "max": 1}}
+    answer = await world.look(5.1, subject_of(metric, **changes))
+    assert answer.verdict is Verdict.UNAVAILABLE
+    assert answer.message.startswith(message)
+
+
+async def test_a_metric_of_no_kind_is_unavailable(world: World) -> None:
+    for metric in ({"name": "none"}, {"name": "open", "errorRate": {}}):
+        assert (await world.look(5, subject_of(metric))).verdict is Verdict.UNAVAILABLE

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from typing_extensions import override
+
+from crossfade.errors import MetricSourceError
+from crossfade.metrics.endpoints import Credentials, Endpoint
+from crossfade.metrics.prometheus import CLIENTS_KEPT, PrometheusClient, RawSeries, RefusedError
+
+
+@dataclass
+class Answers:
+    """What the HTTP server says, and what it was asked."""
+
+    status: int = 200
+    body: bytes = b""
+    wait: threading.Event | None = None
+    asked: list[tuple[str, dict[str, list[str]], str | None]] = field(default_factory=list)
+    port: int = 0
+
+    def result(self, *series: object, **more: object) -> None:
+        data = {"resultType": "matrix", "result": series}
+        self.body = json.dumps({"status": "success", "data": data, **more}).encode()
+
+    def endpoint(self, **changes: object) -> Endpoint:
+        return Endpoint(f"http://127.0.0.1:{self.port}", **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def server() -> Iterator[Answers]:
+    answers = Answers()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            answers.asked.append((url.path, parse_qs(url.query), self.headers["Authorization"]))
+            if answers.wait:
+                answers.wait.wait(2)
+            self.send_response(answers.status)
+            self.send_header("Content-Length", str(len(answers.body)))
+            self.end_headers()
+            self.wfile.write(answers.body)
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    answers.port = http.server_address[1]
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield answers
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def client() -> Iterator[PrometheusClient]:
+    client = PrometheusClient()
+    yield client
+    client.close()
+    gc.collect()
+
+
+async def test_gives_raw_samples(server: Answers, client: PrometheusClient) -> None:
+    server.result({"metric": {"pod": "a"}, "values": [[1.5, "2"], [2.5, "NaN"]]}, {"metric": {}})
+    assert await client.instant(server.endpoint(), "r[5s]", 12.3456) == [
+        RawSeries({"pod": "a"}, [[1.5, "2"], [2.5, "NaN"]]),  # type: ignore[list-item]
+        RawSeries({}, []),
+    ]
+    assert server.asked == [
+        ("/api/v1/query", {"query": ["r[5s]"], "time": ["12.346"], "timeout": ["5s"]}, None)
+    ]
+
+
+async def test_asks_for_steps(server: Answers, client: PrometheusClient) -> None:
+    server.result()
+    assert await client.steps(server.endpoint(), "v", 100, 200, 10) == []
+    path, query, _ = server.asked[0]
+    assert path == "/api/v1/query_range"
+    assert (query["start"], query["end"], query["step"]) == (["100"], ["200"], ["10s"])
+
+
+async def test_shows_a_bearer_token_or_a_password(
+    server: Answers, client: PrometheusClient
+) -> None:
+    server.result()
+    for shown in (Credentials(bearer_token="t"), Credentials(username="u", password="p")):  # noqa: S106
+        await client.instant(server.endpoint(credentials=shown), "r[5s]", 1)
+    assert [who for _, _, who in server.asked] == ["Bearer t", "Basic dTpw"]
+    assert "t" not in repr(Credentials(bearer_token="ttt"))[len("Credentials(") :]  # noqa: S106
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (400, b'{"status":"error","error":"parse error:\\n no"}', "HTTP 400: parse error: no"),
+        (503, b"<html>busy</html>", "HTTP 503: <html>busy</html>"),
+        (502, b"", "HTTP 502: nothing"),
+        (200, b"<html>hello</html>", "does not answer as Prometheus does"),
+        (200, b'{"status":"success"}', "does not answer as Prometheus does"),
+        (200, b'{"data":{"result":[1]}}', "does not answer as Prometheus does"),
+        (
+            200,
+            b'{"data":{"result":[]},"warnings":["store gone"]}',
+            "a partial answer: store gone",
+        ),
+    ],
+)
+async def test_an_answer_that_cannot_be_used_is_an_error(
+    server: Answers, client: PrometheusClient, status: int, body: bytes, message: str
+) -> None:
+    server.status, server.body = status, body
+    with pytest.raises(MetricSourceError, match=message):
+        await client.instant(server.endpoint(), "r[5s]", 1)
+    assert len(server.asked) == 1
+
+
+async def test_infos_are_no_warnings(server: Answers, client: PrometheusClient) -> None:
+    server.result(infos=["metric might not be a counter"], warnings=[])
+    assert await client.instant(server.endpoint(), "r[5s]", 1) == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_credentials_are_an_error_of_their_own(
+    server: Answers, client: PrometheusClient, status: int
+) -> None:
+    server.status = status
+    with pytest.raises(RefusedError, match=f"HTTP {status}"):
+        await client.instant(server.endpoint(), "r[5s]", 1)
+
+
+async def test_nobody_there_is_an_error(server: Answers, client: PrometheusClient) -> None:
+    with pytest.raises(MetricSourceError, match=r"is not reached: .*refused"):
+        await client.instant(Endpoint("http://127.0.0.1:1"), "r[5s]", 1)
+
+
+async def test_an_answer_that_is_late_is_an_error(
+    server: Answers, client: PrometheusClient
+) -> None:
+    server.wait = threading.Event()
+    with pytest.raises(MetricSourceError, match=r"did not answer within 0\.1 s"):
+        await client.instant(server.endpoint(timeout_seconds=0.1), "r[5s]", 1)
+    server.wait.set()
+
+
+async def test_a_question_that_waits_for_too_long_is_late(
+    server: Answers, client: PrometheusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.wait = threading.Event()
+    endpoint = server.endpoint(timeout_seconds=-0.95)
+    monkeypatch.setattr("crossfade.metrics.prometheus._connect", lambda _: io.BytesIO())
+    _, gate = client._client(endpoint)
+    for _ in range(4):
+        await gate.acquire()
+    with pytest.raises(MetricSourceError, match="did not answer"):
+        await client.instant(endpoint, "r[5s]", 1)
+
+
+async def test_certificates_that_cannot_be_read_are_an_error(client: PrometheusClient) -> None:
+    for shown in (Credentials(ca="nonsense"), Credentials(certificate="no", key="no")):
+        endpoint = Endpoint("https://127.0.0.1:1", shown, insecure_skip_verify=True)
+        with pytest.raises(MetricSourceError, match="cannot be read"):
+            await client.instant(endpoint, "r[5s]", 1)
+
+
+async def test_may_skip_the_check_of_a_certificate(client: PrometheusClient) -> None:
+    endpoint = Endpoint("https://127.0.0.1:1", insecure_skip_verify=True)
+    with pytest.raises(MetricSourceError, match="is not reached"):
+        await client.instant(endpoint, "r[5s]", 1)
+
+
+async def test_keeps_a_bounded_number_of_sessions(
+    server: Answers, client: PrometheusClient
+) -> None:
+    server.result()
+    for i in range(CLIENTS_KEPT + 2):
+        client._client(Endpoint(f"http://127.0.0.1:{i + 1}"))
+    assert len(client._clients) == CLIENTS_KEPT
+
+
+async def test_asks_in_several_threads(server: Answers, client: PrometheusClient) -> None:
+    server.result()
+    endpoint = server.endpoint()
+    await asyncio.gather(*(client.instant(endpoint, "r[5s]", i) for i in range(8)))
+    assert len(server.asked) == 8
