@@ -211,4 +211,6 @@ def tempered(counts: Counts) -> Counts:
 
     Two queries are answered a moment apart, so one may know a scrape more than the other.
     """
+    if 0 <= counts.bad <= counts.requests:
+        return counts
     return replace(counts, bad=min(max(counts.bad, 0), max(counts.requests, 0)))

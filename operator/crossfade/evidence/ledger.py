@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from crossfade.evidence.counters import CounterFold, Increment, Series, Side
@@ -59,6 +59,41 @@ class _Cell:
     canary_whole: Counts
     """Without partial increments, whose time is shorter than that of stable's."""
     stable: Counts
+
+
+@dataclass(slots=True)
+class _OpenCell:
+    """What was counted so far in a cell that may get more: the canary's by the time of its end."""
+
+    stable_requests: int = 0
+    stable_bad: int = 0
+    canary: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, one: Increment) -> None:
+        """Take in an increment."""
+        if one.side is Side.STABLE:
+            self.stable_requests += one.requests
+            self.stable_bad += one.bad
+            return
+        sums = self.canary.setdefault(one.end, [0, 0, 0, 0])
+        for place in (0,) if one.partial else (0, 2):
+            sums[place] += one.requests
+            sums[place + 1] += one.bad
+
+    def requests_after(self, at: int) -> int:
+        """Return the canary's requests by samples after a time."""
+        return sum(sums[0] for end, sums in self.canary.items() if end > at)
+
+    def up_to(self, number: int, horizon: int | None) -> _Cell:
+        """Return the cell with the canary's samples up to the horizon."""
+        known = [s for end, s in self.canary.items() if horizon is None or end <= horizon]
+        requests, bad, whole, whole_bad = (sum(s[i] for s in known) for i in range(4))
+        return _Cell(
+            number,
+            Counts(requests, bad),
+            Counts(whole, whole_bad),
+            Counts(self.stable_requests, self.stable_bad),
+        )
 
 
 @dataclass(slots=True)
@@ -139,7 +174,7 @@ class Ledger:
             LimitTest(limits.share) if limits.share is not None else None,
             RatioTest(limits.ratio) if limits.ratio is not None and has_stable else None,
         )
-        self._open: list[Increment] = []
+        self._open: dict[int, _OpenCell] = {}
         self._answers: deque[tuple[int, int]] = deque()
         self._answered_since: int | None = None
         self._answered = 0
@@ -147,8 +182,8 @@ class Ledger:
     def add(self, series: Iterable[Series]) -> None:
         """Take in samples. In any portions: what follows from them is the same."""
         increments = self.fold.add(series)
-        self._open += increments
         for one in increments:
+            self._open.setdefault(_cell_of(one), _OpenCell()).add(one)
             if one.side is Side.CANARY and one.requests:
                 self._answers.append((one.end, one.requests))
                 if self._answered_since is not None and one.end > self._answered_since:
@@ -188,8 +223,7 @@ class Ledger:
         if horizon is None:
             return self._answered
         known = max(horizon, since)
-        ahead = (one for one in self._open if one.side is Side.CANARY and one.end > known)
-        return self._answered - sum(one.requests for one in ahead)
+        return self._answered - sum(cell.requests_after(known) for cell in self._open.values())
 
     def _horizon(self) -> int | None:
         """Return up to when the canary counts; None: without bound."""
@@ -202,11 +236,9 @@ class Ledger:
         horizon = self._horizon()
         sealed = newest - SEAL_AFTER_MS
         first_open = (sealed if horizon is None else min(sealed, horizon)) // CELL_MS
-        old = [one for one in self._open if _cell_of(one) < first_open]
-        if old:
-            self._open = [one for one in self._open if _cell_of(one) >= first_open]
-            for cell in _cells(old, None):
-                self._sealed.take(cell)
+        old = {k: self._open.pop(k) for k in list(self._open) if k < first_open}
+        for cell in _cells(old, None):
+            self._sealed.take(cell)
 
 
 def _cell_of(one: Increment) -> int:
@@ -216,21 +248,6 @@ def _cell_of(one: Increment) -> int:
     return max(one.start, one.end - REACH_MS) // CELL_MS
 
 
-def _cells(increments: list[Increment], horizon: int | None) -> list[_Cell]:
+def _cells(cells: dict[int, _OpenCell], horizon: int | None) -> list[_Cell]:
     """Sum up by cell, in the order of time; the canary only up to the horizon."""
-    sums: dict[int, list[int]] = {}
-    for one in increments:
-        if one.side is Side.STABLE:
-            places: tuple[int, ...] = (4,)
-        elif horizon is not None and one.end > horizon:
-            continue
-        else:
-            places = (0,) if one.partial else (0, 2)
-        cell = sums.setdefault(_cell_of(one), [0] * 6)
-        for place in places:
-            cell[place] += one.requests
-            cell[place + 1] += one.bad
-    return [
-        _Cell(k, Counts(*sums[k][:2]), Counts(*sums[k][2:4]), Counts(*sums[k][4:]))
-        for k in sorted(sums)
-    ]
+    return [cells[k].up_to(k, horizon) for k in sorted(cells)]

@@ -60,7 +60,6 @@ _Asked = tuple[Question, "asyncio.Future[list[RawSeries]]"]
 @dataclass(slots=True)
 class _Batch:
     questions: list[_Asked] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
 
 
 _Key = tuple[Endpoint, Selector, str, str, int]
@@ -73,6 +72,7 @@ class Batcher:
         """Ask ``prom``."""
         self._prom = prom
         self._waiting: dict[_Key, _Batch] = {}
+        self._running: set[asyncio.Task[None]] = set()
 
     async def samples(self, question: Question) -> list[RawSeries]:
         """Return the series with their raw samples; some may be older than was asked for.
@@ -84,7 +84,9 @@ class Batcher:
         batch = self._waiting.get(key)
         if batch is None:
             batch = self._waiting[key] = _Batch()
-            batch.task = asyncio.create_task(self._run(key, batch))
+            task = asyncio.create_task(self._run(key, batch))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         future: asyncio.Future[list[RawSeries]] = asyncio.get_running_loop().create_future()
         batch.questions.append((question, future))
         return await future
