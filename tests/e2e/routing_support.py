@@ -6,10 +6,13 @@ says they are sent.
 
 from __future__ import annotations
 
+import http.client
 import json
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from crossfade.core.actions import Apply, Manifest, ObjectRef, Replace, Write
 from crossfade.names import API_VERSION, FIELD_MANAGER, KIND
@@ -133,3 +136,72 @@ def spec_values(traffic: Manifest) -> Manifest:
         "traffic": traffic,
         "rollout": {"steps": [{"weightPercent": 50, "pause": {}}]},
     }
+
+
+def stub_pod(revision: str) -> Manifest:
+    """Build a pod behind a revision's Service."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": revision, "labels": {"app": f"fraud-{revision}"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {
+                    "name": "model",
+                    "image": "crossfade.dev/model-stub:dev",
+                    "imagePullPolicy": "IfNotPresent",
+                    "env": [{"name": "MODEL_VERSION", "value": revision}],
+                    "readinessProbe": {
+                        "periodSeconds": 1,
+                        "httpGet": {"path": "/v2/health/ready", "port": 8080},
+                    },
+                }
+            ],
+        },
+    }
+
+
+class Caller:
+    """Sends requests at a steady, bounded rate while its ``with`` block runs."""
+
+    REQUESTS_PER_SECOND: Final = 50
+    MOST_REQUESTS: Final = 1500
+
+    def __init__(self, address: str, host: str) -> None:
+        self._address = address
+        self._host = host
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._send_all)
+        self.answers: Counter[tuple[int, str]] = Counter()
+        """How many answers of each status and model version; status 0: there was no answer."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _send_all(self) -> None:
+        began = time.monotonic()
+        for number in range(self.MOST_REQUESTS):
+            due = began + number / self.REQUESTS_PER_SECOND
+            if self._done.wait(max(0.0, due - time.monotonic())):
+                return
+            self.answers[self.send()] += 1
+
+    def send(self) -> tuple[int, str]:
+        """Send one request; return its status and the version that answered."""
+        connection = http.client.HTTPConnection(self._address, timeout=5)
+        try:
+            connection.request("GET", "/v2/models/fraud", headers={"Host": self._host})
+            answer = connection.getresponse()
+            answer.read()
+        except OSError:
+            return 0, ""
+        else:
+            return answer.status, answer.getheader("x-model-version", "")
+        finally:
+            connection.close()

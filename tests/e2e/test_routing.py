@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.__main__ import load_archive
+from cluster.images import build_image
 from cluster.istio_crd import CRD_NAME, ensure_istio_crd
 from cluster.paths import Paths
 from crossfade.api.v1alpha1 import ModelDeploymentSpec
@@ -20,12 +22,14 @@ from tests.e2e.conftest import Kubectl
 from tests.e2e.routing_support import (
     CANARY,
     STABLE,
+    Caller,
     Cluster,
     RefusedError,
     eventually,
     service,
     spec_values,
     status_free,
+    stub_pod,
 )
 
 CRD = Path(__file__).parents[2] / "crds" / "crossfade.dev_modeldeployments.yaml"
@@ -191,6 +195,54 @@ def test_a_gateway_that_does_not_exist_is_named(space: Cluster) -> None:
     words = f"Gateway {space.namespace}/absent has not accepted the route yet"
     state = eventually(lambda: see(space, router), lambda s: s.problem == words)
     assert not state.in_force
+
+
+# ── what traffic does ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def model_stub() -> None:
+    load_archive(Paths.from_environment(), build_image("model-stub"))
+
+
+@pytest.fixture
+def caller(space: Cluster, model_stub: None) -> Caller:
+    """Return a caller of a host whose two revisions have a pod each."""
+    for revision in (STABLE, CANARY):
+        space.create(stub_pod(revision))
+    space.run("wait", "--for=condition=Ready", "pod", STABLE, CANARY, "--timeout=50s")
+    path = "jsonpath={.spec.clusterIP}"
+    address = space.run("-n", "gateways", "get", "service", "gateway", "-o", path)
+    return Caller(address, f"fraud.{space.namespace}.example")
+
+
+def test_changing_weights_moves_traffic_and_drops_no_request(
+    space: Cluster, caller: Caller
+) -> None:
+    router = own(space)
+    space.write(router.render(Split(STABLE), None))
+    settled(space, router)
+    eventually(caller.send, lambda answer: answer == (200, STABLE))
+    with caller:
+        for weight in (5, 25, 50, 100, 0, 50, 100):
+            space.write(router.render(Split(STABLE, CANARY, weight), None))
+            settled(space, router)
+        space.write(router.render(Split(CANARY), None))
+        eventually(caller.send, lambda answer: answer == (200, CANARY))
+    assert {status for status, _ in caller.answers} == {200}
+    assert {version for _, version in caller.answers} == {STABLE, CANARY}
+    assert [caller.send() for _ in range(20)] == [(200, CANARY)] * 20
+
+
+def test_a_backend_of_weight_zero_without_pods_costs_nothing(
+    space: Cluster, caller: Caller
+) -> None:
+    router = own(space)
+    space.run("delete", "pod", CANARY)
+    space.write(router.render(Split(STABLE, CANARY, 0), None))
+    assert settled(space, router).weights == {STABLE: 100, CANARY: 0}
+    eventually(caller.send, lambda answer: answer == (200, STABLE))
+    assert {caller.send() for _ in range(40)} == {(200, STABLE)}
 
 
 # ── a joined route ────────────────────────────────────────────────────────────────────────────

@@ -1,12 +1,12 @@
 """An HTTPRoute of Crossfade's own (Gateway API).
 
-Backends without endpoints: the Gateway API asks for a 500 (503 in newer texts) to the share of
-requests that a backend cannot take (HTTPBackendRef, BackendRef), so a weight of 0 costs nothing,
-and both backends are always listed while there is a canary. A Service that does not exist is
-different: whatever its weight, ResolvedRefs becomes False with BackendNotFound, so the route is not
-seen in force. So a revision's Service must exist before the route names it and must outlive that;
-Traefik and Envoy differ in what they do to the *other* backend meanwhile, and nobody should find
-out in production. What Traefik does is measured in docs/adr/0004-routing.md.
+Both backends are listed while there is a canary, also at weight 0: the Gateway API forwards no
+traffic to such an entry, and answers 503 for the share of a Service without ready endpoints (500
+for the share of one that does not exist), which at weight 0 is nobody's share. Traefik does so: with
+the canary at 0 and its pods or its Service gone, everything is served by stable
+(docs/adr/0004-routing.md). Envoy Gateway was not tried. But a Service that does not exist makes
+ResolvedRefs False with BackendNotFound whatever its weight, so the route is not seen in force: a
+revision's Service must be there before the route names it, and outlive that.
 
 No time-outs and no retries are added: both change what the model's users see, and a retry by the
 gateway would hide a failing canary from its own counters.
