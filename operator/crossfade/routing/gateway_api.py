@@ -2,8 +2,8 @@
 
 Both backends are listed while there is a canary, also at weight 0: the Gateway API forwards no
 traffic to such an entry, and answers 503 for the share of a Service without ready endpoints (500
-for the share of one that does not exist), which at weight 0 is nobody's share. Traefik does so: with
-the canary at 0 and its pods or its Service gone, everything is served by stable
+for the share of one that does not exist), which at weight 0 is nobody's share. Traefik does so:
+with the canary at 0 and its pods or its Service gone, everything is served by stable
 (docs/adr/0004-routing.md). Envoy Gateway was not tried. But a Service that does not exist makes
 ResolvedRefs False with BackendNotFound whatever its weight, so the route is not seen in force: a
 revision's Service must be there before the route names it, and outlive that.
