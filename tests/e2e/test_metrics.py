@@ -383,7 +383,7 @@ async def test_judges_slowness_by_a_bucket_and_names_the_borders(
     exporter.pods[_canary("slow")] = _histogram(fast=10, slow=10)
     exporter.pods[_stable("slow")] = _histogram(fast=200, slow=2)
     answer = await rollout.until(Verdict.HARM)
-    assert answer.message.startswith("canary 50.0 % of 20, stable 0.99 % of 202; limit 5 %")
+    assert answer.message.startswith("canary 50.0 % of 20, stable 1.0 % of 202; limit 5 %")
     other = [{"name": "slow", "latency": {**latency, "maxMilliseconds": 400}}]
     borderless = await replace(rollout, metrics=other).look()
     assert borderless.verdict is Verdict.UNAVAILABLE
