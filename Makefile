@@ -13,6 +13,7 @@ help: ## Show this help
 
 .PHONY: demo
 demo: cluster-up ## Roll a broken and a good model version out on a real cluster, and watch
+	$(BIN)/python -m cluster.install mlserver
 	$(BIN)/python -m examples.demo
 
 .PHONY: test

@@ -75,7 +75,8 @@ async def _serve(
 ) -> None:
     queue: WorkQueue[NamespacedName] = WorkQueue()
     targets = Targets()
-    analyst = PrometheusAnalyst(PrometheusClient(), cluster, time.monotonic)
+    prometheus = PrometheusClient()
+    analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic)
     looks = Looks(analyst, queue.add, _now)
     reconciler = Reconciler(cluster, store, looks, targets, clock=_now, instance=settings.instance)
     async with asyncio.TaskGroup() as tasks:
@@ -93,6 +94,7 @@ async def _serve(
         )
         for worker in workers:
             worker.cancel()
+    prometheus.close()
 
 
 def _now() -> datetime:

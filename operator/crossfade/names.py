@@ -51,8 +51,10 @@ REVISION_HASH_LENGTH: Final = 8
 REVISION_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 """What revisions are spelled with; no vowels, so that no word is taken for one (``detector``)."""
 
-MAX_NAME_LENGTH: Final = 63 - 1 - REVISION_HASH_LENGTH
-"""Children are named ``<name>-<hash>``, and a Service's name is a DNS label of at most 63."""
+MAX_NAME_LENGTH: Final = 57 - 1 - REVISION_HASH_LENGTH
+"""Children are named ``<name>-<hash>``. A pod's name keeps the first 58 characters of its
+Deployment's name and a dash (k8s.io/apiserver/pkg/storage/names), by which series are joined to a
+revision."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

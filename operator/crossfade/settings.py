@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Read once at start; an unknown value stops the start with a clear error."""
+    """Read once at start; a wrong value or an unknown variable stops it with a clear error."""
 
     model_config = SettingsConfigDict(
         env_prefix="CROSSFADE_", frozen=True, use_attribute_docstrings=True
@@ -23,3 +24,12 @@ class Settings(BaseSettings):
     """The port of the liveness probe (/healthz)."""
     instance: str = "crossfade"
     """Who reports Kubernetes Events: the pod's name, in a cluster."""
+
+    @model_validator(mode="after")
+    def _know_all_variables(self) -> Self:
+        """Refuse a misspelt variable, which would silently leave a default in place."""
+        known = {f"CROSSFADE_{name.upper()}" for name in type(self).model_fields}
+        unknown = sorted(v for v in os.environ if v.startswith("CROSSFADE_") and v not in known)
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return self

@@ -86,4 +86,3 @@ def settings_of() -> kopf.OperatorSettings:
 
 def _selector(kind: ResourceKind) -> tuple[str, str, str]:
     return (kind.group, kind.version, kind.plural)
-

@@ -122,7 +122,7 @@ def steps(*weights: int) -> Manifest:
 WRONG: dict[str, tuple[Manifest, str]] = {
     "a name that is too long": (
         {"metadata.name": "a" * 55},
-        "metadata.name may have at most 54 characters",
+        "metadata.name may have at most 48 characters",
     ),
     "a name that starts with a digit": (
         {"metadata.name": "2fast"},
@@ -355,7 +355,7 @@ WRONG: dict[str, tuple[Manifest, str]] = {
 
 RIGHT: dict[str, Manifest] = {
     "as little as possible": {"spec.rollout": ABSENT},
-    "the longest name": {"metadata.name": "a" * 54},
+    "the longest name": {"metadata.name": "a" * 48},
     "a pod template as kubectl writes it": {
         "spec.template.metadata": {"creationTimestamp": None, "labels": {"team": "ml"}}
     },

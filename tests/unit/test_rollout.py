@@ -434,3 +434,125 @@ async def test_route_is_written_once_for_each_weight() -> None:
     await world.settle()
     routes = [w for w in world.cluster.writes[before:] if "HTTPRoute" in w]
     assert len(routes) == 3, routes
+
+
+async def test_capacity_comes_before_the_route() -> None:
+    steps = [{"weightPercent": w, "minSeconds": 1} for w in (10, 50)]
+    world = await healthy_world(replicas=10, rollout=rollout(steps=steps))
+    world.apply(manifest("2.0.0", replicas=10, rollout=rollout(steps=steps)))
+    seen: list[tuple[int, int]] = []
+
+    def note() -> bool:
+        canary = [d for d in world.deployments.values() if "2.0.0" in str(d["spec"]["template"])]
+        pods = canary[0]["status"]["readyReplicas"] if canary else 0
+        if world.stable == "1.0.0":
+            seen.append((world.weight, pods))
+        return world.stable == "2.0.0"
+
+    await world.run_until(note)
+    needed = {0: 0, 10: 1, 50: 5, 100: 10}
+    assert all(pods >= needed[weight] for weight, pods in seen), seen
+    assert {weight for weight, _ in seen} == set(needed)
+
+
+async def test_canary_whose_next_pods_do_not_come_keeps_its_weight() -> None:
+    steps = [{"weightPercent": w, "minSeconds": 1} for w in (10, 50)]
+    world = await healthy_world(replicas=10, rollout=rollout(steps=steps))
+    world.apply(manifest("2.0.0", replicas=10, rollout=rollout(steps=steps)))
+    await world.run_until(lambda: world.weight == 10)
+    world.cluster.ready_at_most = 3
+    await world.run(300)
+    assert world.weight == 10
+    assert "3 of the 5 canary pods" in world.status["message"]
+
+
+async def test_leaving_version_is_kept_until_it_was_seen_to_receive_nothing() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    world.analyst.still_arriving = True
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "RollingBack")
+    await world.run(60)
+    assert world.versions == {"1.0.0", "2.0.0"}
+    world.analyst.still_arriving = False
+    await world.run(10)
+    assert world.versions == {"1.0.0"}
+
+
+async def test_leaving_version_that_is_called_directly_does_not_stay_for_ever() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    world.analyst.still_arriving = True
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "RollingBack")
+    await world.run(310)
+    assert world.versions == {"1.0.0"}
+
+
+async def test_leaving_version_whose_counters_are_not_seen_gets_thirty_seconds() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.analyst.unavailable = True
+    world.order("abort")
+    await world.run(25)
+    assert world.versions == {"1.0.0", "2.0.0"}
+    await world.run(10)
+    assert world.versions == {"1.0.0"}
+
+
+async def test_promote_overrules_an_unreachable_prometheus() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.analyst.unavailable = True
+    await world.run(30)
+    world.order("promote")
+    await world.run(5)
+    assert world.weight == 50
+
+
+async def test_five_steps_of_ten_seconds_cost_few_writes() -> None:
+    steps = [{"weightPercent": w, "minSeconds": 10} for w in (5, 10, 20, 40, 60)]
+    spec = rollout(steps=steps, probationSeconds=10)
+    world = await healthy_world(rollout=spec)
+    before = len(world.cluster.writes)
+    world.apply(manifest("2.0.0", rollout=spec))
+    await world.run_until(lambda: world.phase == "Healthy" and world.stable == "2.0.0")
+    await world.settle()
+    assert len(world.cluster.writes) - before <= 40, world.cluster.writes[before:]
+
+
+async def test_broken_stable_version_does_not_keep_a_new_one_from_being_rolled_out() -> None:
+    world = await healthy_world()
+    world.cluster.unready = {"1.0.0"}
+    world.cluster.revive("1.0.0")
+    await world.settle()
+    ready = next(c for c in world.status["conditions"] if c["type"] == "Ready")
+    assert ready["status"] == "False"
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.stable == "2.0.0")
+
+
+async def test_unreadable_spec_holds_everything_and_says_so() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    broken = manifest("2.0.0", traffic={"gateway": {"parentRefs": "public"}})
+    world.apply(broken)
+    await world.run(60)
+    assert world.weight == 10
+    condition = next(c for c in world.status["conditions"] if c["type"] == "Ready")
+    assert condition["reason"] == "InvalidSpec"
+    assert world.reasons.count("InvalidSpec") == 1
+
+
+async def test_without_metrics_a_person_decides_each_step() -> None:
+    spec = {"rollout": rollout(steps=[{"weightPercent": 50, "minSeconds": 1, "pause": {}}]),
+            "analysis": None}  # fmt: skip
+    world = await healthy_world(**spec)
+    world.apply(manifest("2.0.0", **spec))
+    await world.run(600)
+    assert (world.phase, world.weight) == ("Paused", 50)
+    world.order("promote")
+    await world.run_until(lambda: world.stable == "2.0.0", 60)

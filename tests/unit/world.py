@@ -82,6 +82,8 @@ class FakeCluster:
     on_change: Callable[[str, Manifest], None] = lambda _verb, _manifest: None
     unready: set[str] = field(default_factory=set)
     """Versions whose pods never get ready."""
+    ready_at_most: int = 1000
+    """Of each version's pods."""
     gateway_accepts: bool = True
     _version: int = 100
 
@@ -105,7 +107,7 @@ class FakeCluster:
         return copy.deepcopy(self.objects[ref])
 
     async def post_event(self, event: Manifest) -> None:
-        self.events.append((event["reason"], event["note"]))
+        self.events.append((event["reason"], event["message"]))
 
     def _count(self, write: Write) -> None:
         ref = write.ref if isinstance(write, Delete) else ref_of(write.manifest)
@@ -199,7 +201,7 @@ class FakeCluster:
         if body["kind"] == "Deployment":
             image = body["spec"]["template"]["spec"]["containers"][0]["image"]
             replicas = body["spec"].get("replicas", 1)
-            ready = 0 if image.split(":")[-1] in self.unready else replicas
+            ready = 0 if image.split(":")[-1] in self.unready else min(replicas, self.ready_at_most)
             body["status"] = {
                 "observedGeneration": generation,
                 "replicas": replicas,
@@ -275,6 +277,8 @@ class FakeAnalyst:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """The verdict on each version; others are healthy once their weight is in force."""
     unavailable: bool = False
+    still_arriving: bool = False
+    """A leaving version still gets requests."""
     looks: list[Subject] = field(default_factory=list)
 
     async def look(self, subject: Subject, now: datetime) -> tuple[MetricAnswer, ...]:
@@ -288,7 +292,9 @@ class FakeAnalyst:
     async def arrivals(
         self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime
     ) -> Arrivals | None:
-        return None if self.unavailable else Arrivals(None, now)
+        if self.unavailable:
+            return None
+        return Arrivals(now if self.still_arriving else None, now)
 
     def forget(self, key: NamespacedName) -> None:
         """Nothing is remembered."""

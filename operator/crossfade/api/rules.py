@@ -50,7 +50,7 @@ _LIMIT: Final = "has(self.{}) || has(self.worseThanStable)"
 _ROOT: Final = (
     Rule(
         f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
-        f"metadata.name may have at most {MAX_NAME_LENGTH} characters: the Services of its versions"
+        f"metadata.name may have at most {MAX_NAME_LENGTH} characters: the pods of its versions"
         " are named NAME-HASH",
     ),
     Rule(

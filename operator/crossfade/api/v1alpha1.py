@@ -455,6 +455,8 @@ class RolloutStatus(StatusModel):
     """How often the canary had weight and lost its ready pods."""
     promoted_step: int | None = None
     """The step whose pause a person ended."""
+    overruled: bool = False
+    """A person ended the step before: targetWeight is written even while metrics are not seen."""
     paused_since: AwareDatetime | None = None
     """Since when the rollout waits for a person."""
     paused_seconds: int = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+import re
+from datetime import datetime, timedelta
+from typing import Final, Literal
 
 from crossfade.api.v1alpha1 import Condition, MetricStatus, ModelDeploymentStatus, Phase
 from crossfade.core.phases import WITH_CANARY
@@ -113,19 +114,51 @@ def _transition_time(
     return now
 
 
-def is_worth_writing(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> bool:
-    """Tell whether two statuses differ in more than the numbers of the last look.
+WORDS_REFRESH: Final = timedelta(seconds=5)
+"""How old a status may get while only verdicts and messages change."""
 
-    Numbers change with every look; writing each would cost a request a second and a rollout.
+NUMBERS_REFRESH: Final = timedelta(seconds=60)
+"""How old a status may get while only the numbers in its messages change."""
+
+
+def write_due_in(
+    before: ModelDeploymentStatus, after: ModelDeploymentStatus, age: timedelta
+) -> timedelta | None:
+    """Return in which time a status should be written; None when it is the stored one.
+
+    What a program may act on is written at once. Words and, later still, numbers change with every
+    look; writing each would cost a request a second and a rollout.
+
+    Args:
+        before: what is stored.
+        after: what was decided.
+        age: how long ago this process wrote it; very long if it did not.
     """
-    return _without_numbers(before) != _without_numbers(after)
+    if before == after:
+        return None
+    if _essence(before) != _essence(after):
+        return timedelta(0)
+    refresh = NUMBERS_REFRESH if _words(before) == _words(after) else WORDS_REFRESH
+    return max(refresh - age, timedelta(0))
 
 
-def _without_numbers(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+def _words(status: ModelDeploymentStatus) -> list[str]:
+    said = [status.message, status.verdict, *(m.message for m in status.metrics)]
+    return [re.sub(r"[\d.,]+", "", words) for words in said]
+
+
+def _essence(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+    """Return what is written at once: everything but words about the last look."""
+    telling = {Verdict.HARM.value, Verdict.UNAVAILABLE.value}
     verdicts = [m.model_copy(update={"message": ""}) for m in status.metrics]
     conditions = [c.model_copy(update={"message": ""}) for c in status.conditions]
     return status.model_copy(
-        update={"metrics": verdicts, "conditions": conditions, "verdict": "", "message": ""}
+        update={
+            "metrics": [m for m in verdicts if m.verdict in telling],
+            "conditions": conditions,
+            "verdict": "",
+            "message": "",
+        }
     )
 
 

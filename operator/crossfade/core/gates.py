@@ -35,7 +35,7 @@ def spec_paused(turn: Turn) -> str | None:
 
 def deadline(turn: Turn) -> str | None:
     """After a deadline with ``hold`` only a person goes on."""
-    if not turn.rollout.deadline_passed or _waved_through(turn):
+    if not turn.rollout.deadline_passed or is_waved_through(turn):
         return None
     return f"deadlineSeconds is over; {HUMAN_PAUSE}, or =abort"
 
@@ -49,7 +49,7 @@ def capacity(turn: Turn) -> str | None:
 
 def evidence(turn: Turn) -> str | None:
     """Every metric must be healthy; a person may overrule what is missing, never harm."""
-    if turn.spec.analysis is None or _waved_through(turn):
+    if turn.spec.analysis is None or is_waved_through(turn):
         return None
     if turn.seen.answers is None:
         return "waits for the next look at the metrics"
@@ -62,14 +62,14 @@ def evidence(turn: Turn) -> str | None:
 
 def dwell(turn: Turn) -> str | None:
     """The shortest time at the weight."""
-    seconds = 0 if _waved_through(turn) else turn.steps[turn.rollout.step].min_seconds
+    seconds = 0 if is_waved_through(turn) else turn.steps[turn.rollout.step].min_seconds
     return _until(turn, seconds, "at this weight for {left} s more")
 
 
 def timed_pause(turn: Turn) -> str | None:
     """A pause that ends by itself."""
     pause = turn.steps[turn.rollout.step].pause
-    if pause is None or pause.seconds is None or _waved_through(turn):
+    if pause is None or pause.seconds is None or is_waved_through(turn):
         return None
     return _until(turn, pause.seconds, "pauses for {left} s more")
 
@@ -77,7 +77,7 @@ def timed_pause(turn: Turn) -> str | None:
 def human_pause(turn: Turn) -> str | None:
     """A pause that a person ends."""
     pause = turn.steps[turn.rollout.step].pause
-    if pause is None or pause.seconds is not None or _waved_through(turn):
+    if pause is None or pause.seconds is not None or is_waved_through(turn):
         return None
     return HUMAN_PAUSE
 
@@ -113,7 +113,8 @@ def next_weight(turn: Turn) -> int:
     return turn.steps[following].weight_percent if following < len(turn.steps) else 100
 
 
-def _waved_through(turn: Turn) -> bool:
+def is_waved_through(turn: Turn) -> bool:
+    """A person ended this step: what is missing does not hold it, only harm counts."""
     return turn.rollout.promoted_step == turn.rollout.step
 
 

@@ -37,6 +37,14 @@ def return_to_previous(turn: Turn, reason: str, message: str, *, reject: bool = 
     _leave(turn, failed, reason, message, reject=reject)
 
 
+def why_rejected(rejected: RejectedRevision) -> str:
+    """Say why a version is not rolled out, and what to do about it."""
+    return (
+        f"version {rejected.version} was taken back ({rejected.reason}): {rejected.message}; "
+        "change the spec, or set the annotation crossfade.dev/command=retry"
+    )
+
+
 def _write_route(turn: Turn, revision: str) -> None:
     carried = {r: share for r, share in turn.seen.route.weights.items() if share}
     if turn.seen.route.writable and carried != {revision: 100}:
@@ -45,7 +53,7 @@ def _write_route(turn: Turn, revision: str) -> None:
 
 def _leave(turn: Turn, leaving: RevisionStatus, reason: str, message: str, *, reject: bool) -> None:
     turn.move(Phase.ROLLING_BACK)
-    turn.set(message=message, drained_since=None)
+    turn.set(message=message, verdict="", drained_since=None)
     turn.look_in(0)
     if reject:
         _remember(turn, leaving, reason, message)

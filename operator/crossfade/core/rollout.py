@@ -9,7 +9,7 @@ from crossfade.api.v1alpha1 import Phase, RolloutStatus
 from crossfade.core import gates
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, SetWeights, Split
 from crossfade.core.drain import is_drained
-from crossfade.core.rollback import take_back
+from crossfade.core.rollback import take_back, why_rejected
 from crossfade.core.route import ensure_route
 from crossfade.core.turn import Turn, split_of
 
@@ -99,8 +99,10 @@ def _give(turn: Turn, step: int) -> None:
         target_weight=turn.steps[step].weight_percent,
         in_force_at=None,
         promoted_step=None,
+        overruled=gates.is_waved_through(turn),
     )
     turn.set(step=f"{step + 1}/{len(turn.steps)}", message="the weight is being set")
+    turn.route_settled = False
     turn.write_status_first()
 
 
@@ -111,7 +113,7 @@ def weighted(turn: Turn) -> None:
     _place_on_ladder(turn)
     rollout = turn.rollout
     split = split_of(turn.stable.revision, turn.canary.revision, rollout.target_weight)
-    if not ensure_route(turn, split, cautious=True):
+    if not ensure_route(turn, split, cautious=not rollout.overruled):
         return
     if rollout.in_force_at is None:
         _in_force(turn)
@@ -123,13 +125,14 @@ def weighted(turn: Turn) -> None:
 
 def _in_force(turn: Turn) -> None:
     weight = turn.rollout.target_weight
-    turn.set(weight=weight)
+    version = turn.canary.version
+    turn.set(weight=weight, message=f"version {version} gets {weight} % of the traffic")
     turn.set_rollout(in_force_at=turn.now)
     if turn.status.phase is not Phase.PROMOTING:
         turn.announce(
             "Normal",
             "WeightInForce",
-            f"version {turn.canary.version} gets {weight} % of the traffic",
+            f"version {version} gets {weight} % of the traffic",
         )
 
 
@@ -167,8 +170,9 @@ def _advance(turn: Turn) -> None:
         _give(turn, following)
         return
     turn.move(Phase.PROMOTING)
-    turn.set_rollout(target_weight=100, in_force_at=None)
+    turn.set_rollout(target_weight=100, in_force_at=None, overruled=gates.is_waved_through(turn))
     turn.set(message="all steps are passed; the canary is getting everything")
+    turn.route_settled = False
     turn.write_status_first()
 
 
@@ -196,14 +200,14 @@ def _is_superseded(turn: Turn) -> bool:
     """React to a spec that asks for something else than the canary."""
     if turn.seen.revision == turn.canary.revision:
         return False
-    asked, going = turn.target, turn.canary
+    asked = turn.target
     if asked.revision == turn.stable.revision:
         take_back(turn, "Cancelled", "the spec asks for the stable version again", reject=False)
     else:
         take_back(
             turn,
             "Superseded",
-            f"the spec asks for version {asked.version} instead of {going.version}",
+            f"the spec asks for version {asked.version} (revision {asked.revision}) instead",
             reject=False,
         )
     return True
@@ -217,7 +221,7 @@ def _has_lost_its_pods(turn: Turn) -> bool:
     trouble = workload.trouble if workload is not None else "its Deployment is gone"
     words = "no canary pod is ready any more" + (f": {trouble}" if trouble else "")
     if turn.rollout.lost_capacity >= LOSSES_TOLERATED:
-        take_back(turn, "Unstable", f"{words}, for the {LOSSES_TOLERATED + 1}rd time")
+        take_back(turn, "Unstable", f"{words}; this happened {LOSSES_TOLERATED} times before")
         return True
     carried = {r: share for r, share in turn.seen.route.weights.items() if share}
     if turn.seen.route.writable and carried != {turn.stable.revision: 100}:
@@ -299,7 +303,7 @@ def rolling_back(turn: Turn) -> None:
         rollout=None,
         drained_since=None,
         step="",
-        message=rejected.message if rejected else "",
+        message=why_rejected(rejected) if rejected else "",
     )
     turn.announce(
         "Normal", "Removed", f"version {leaving.version} received nothing more and is removed"

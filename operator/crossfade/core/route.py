@@ -43,8 +43,8 @@ def ensure_route(turn: Turn, split: Split, *, cautious: bool = False) -> bool:
 def _in_force(turn: Turn) -> bool:
     turn.route_settled = turn.seen.route.in_force
     if not turn.route_settled:
-        problem = turn.seen.route.problem or "the gateway has not taken it over yet"
-        turn.set(message=f"the route is written but not in force: {problem}")
+        if turn.seen.route.problem:
+            turn.set(message=f"the route is not in force: {turn.seen.route.problem}")
         turn.look_in(ROUTE_RECHECK_SECONDS)
     return turn.route_settled
 
@@ -52,7 +52,7 @@ def _in_force(turn: Turn) -> bool:
 def _must_remember_backend(turn: Turn) -> bool:
     """Write down what a joined route was like before it is touched."""
     seen = turn.seen
-    if not seen.joins or turn.status.joined_backend is not None or seen.original_backend is None:
+    if not seen.joins or seen.original_backend in (None, turn.status.joined_backend):
         return False
     turn.set(joined_backend=seen.original_backend)
     turn.write_status_first()

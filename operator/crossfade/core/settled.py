@@ -8,7 +8,7 @@ from crossfade.api.v1alpha1 import Phase
 from crossfade.core import rollout
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
 from crossfade.core.drain import is_drained
-from crossfade.core.rollback import return_to_previous
+from crossfade.core.rollback import return_to_previous, why_rejected
 from crossfade.core.route import ensure_route
 from crossfade.core.turn import Turn
 
@@ -51,10 +51,7 @@ def healthy(turn: Turn) -> None:
             rollout.start(turn)
         return
     turn.move(Phase.ROLLED_BACK)
-    turn.set(
-        message=f"version {rejected.version} was rejected ({rejected.reason}): "
-        f"{rejected.message}; change the spec, or set the annotation crossfade.dev/command=retry"
-    )
+    turn.set(message=why_rejected(rejected))
 
 
 def probation(turn: Turn) -> None:

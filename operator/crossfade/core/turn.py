@@ -141,7 +141,6 @@ class Turn:
         the next start knows that it was meant. Whatever gives it less is done first.
         """
         self._status_first = True
-        self.route_settled = False
         self.look_in(0)
 
     def decision(self) -> Decision:

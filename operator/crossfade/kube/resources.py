@@ -37,7 +37,7 @@ VIRTUAL_SERVICE: Final = ResourceKind(
     "networking.istio.io", "v1", "virtualservices", "VirtualService"
 )
 SECRET: Final = ResourceKind("", "v1", "secrets", "Secret")
-EVENT: Final = ResourceKind("events.k8s.io", "v1", "events", "Event")
+EVENT: Final = ResourceKind("", "v1", "events", "Event")
 
 CHILDREN: Final = (DEPLOYMENT, SERVICE, POD, AUTOSCALER)
 """Watched by label: only what carries Crossfade's managed-by label."""

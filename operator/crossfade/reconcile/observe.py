@@ -49,9 +49,7 @@ class View:
     """None when the spec cannot be read."""
 
 
-def observe(
-    body: Manifest, store: Store, looks: Looks, settling: Settling, now: datetime
-) -> View:
+def observe(body: Manifest, store: Store, looks: Looks, settling: Settling, now: datetime) -> View:
     """Look at a ModelDeployment. Asks for metrics when they are due, and waits for none.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Final
 
 from crossfade.api.parse import dump_status, parse_status
 from crossfade.core.actions import Announcement, Apply, Write
-from crossfade.core.conditions import is_worth_writing, with_failure
+from crossfade.core.conditions import with_failure, write_due_in
 from crossfade.core.decide import decide
 from crossfade.core.phases import SETTLED
 from crossfade.core.turn import Decision
@@ -26,8 +26,8 @@ from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.targets import Targets
 
-NUMBERS_REFRESH: Final = timedelta(seconds=30)
-"""How old the numbers in a status may get while nothing but numbers changes."""
+CONFLICT_RETRY_SECONDS: Final = 0.05
+"""By then the watch has brought what was written meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,13 +73,14 @@ class Reconciler:
             self._targets.note(key, view.router.target)
         decision = decide(view.seen, now)
         await self._carry_out(view, decision)
-        await self._write_status(key, view, decision, now)
+        due = await self._write_status(key, view, decision, now)
         if view.seen.answers is not None:
             self._looks.use(key)
         if decision.status.phase in SETTLED:
             self._looks.forget(key)
         await self._announce(view, decision)
-        return decision.look_again_at
+        times = [t for t in (decision.look_again_at, due) if t is not None]
+        return min(times, default=None)
 
     async def _carry_out(self, view: View, decision: Decision) -> None:
         for action in decision.actions:
@@ -106,13 +107,16 @@ class Reconciler:
 
     async def _write_status(
         self, key: NamespacedName, view: View, decision: Decision, now: datetime
-    ) -> None:
+    ) -> datetime | None:
+        """Write the status if that is due; return when it will be, None when it is stored."""
         before, after = view.seen.status, decision.status
-        if before == after or view.seen.deleting:
-            return
-        aged = now - self._written_at.get(key, now - NUMBERS_REFRESH) >= NUMBERS_REFRESH
-        if not is_worth_writing(before, after) and not aged:
-            return
+        written_at = self._written_at.get(key)
+        age = now - written_at if written_at is not None else timedelta(days=1)
+        due_in = write_due_in(before, after, age)
+        if view.seen.deleting or due_in is None:
+            return None
+        if due_in:
+            return now + due_in
         ref = model_deployment_ref(key.namespace, key.name)
         stored = await self._cluster.write_status(ref, dump_status(after))
         if stored is not None:
@@ -127,6 +131,7 @@ class Reconciler:
                 after.phase,
                 after.message,
             )
+        return None
 
     async def report_failure(self, key: NamespacedName, error: CrossfadeError) -> None:
         """Tell people that a request was refused: once, until something else is refused.
@@ -168,6 +173,10 @@ async def work(
         key = await queue.get()
         try:
             again = await reconciler.reconcile(key)
+        except ConflictError as e:
+            # Somebody wrote first, often a gateway that reports on a route: look again at once.
+            _log.debug("conflict namespace=%s name=%s error=%s", *_pair(key), e)
+            queue.add_in(key, CONFLICT_RETRY_SECONDS)
         except CrossfadeError as e:
             backoff = queue.failed(key)
             _log.warning(

@@ -7,10 +7,7 @@ import json
 from typing import Final
 
 from crossfade.api.v1alpha1 import ModelDeploymentSpec
-from crossfade.names import REVISION_HASH_LENGTH
-
-_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
-"""Letters that spell no words, as in Kubernetes' own hashes (k8s.io/apimachinery/pkg/util/rand)."""
+from crossfade.names import REVISION_ALPHABET, REVISION_HASH_LENGTH
 
 _SERVED: Final = frozenset({"model", "serving", "template"})
 """The fields whose change restarts a model; all others are about how it is reached."""
@@ -35,6 +32,6 @@ def revision_of(spec: ModelDeploymentSpec) -> str:
     number = int.from_bytes(hashlib.sha256(text.encode()).digest())
     letters = []
     for _ in range(REVISION_HASH_LENGTH):
-        number, index = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[index])
+        number, index = divmod(number, len(REVISION_ALPHABET))
+        letters.append(REVISION_ALPHABET[index])
     return "".join(letters)
