@@ -113,6 +113,15 @@ def test_nothing_is_known_of_a_canary_without_series() -> None:
     assert ledger_of().standing().newest is None
 
 
+def test_samples_of_an_earlier_life_are_no_series_of_the_canary() -> None:
+    ledger = ledger_of(
+        counts(Side.CANARY, (-9, 70), (0, 80)), counts(Side.STABLE, (-1, 0), (4, 90))
+    )
+    assert ledger.standing().newest is None
+    ledger.add([counts(Side.CANARY, (5, 80))])
+    assert ledger.standing().newest == 5000
+
+
 def test_a_span_with_one_side_alone_for_a_minute_is_given_up() -> None:
     errors = Series(Side.CANARY, "canary", "errors", 0, 1, [(-5000, 0), (3000, 0), (90_000, 9)])
     ledger = ledger_of(

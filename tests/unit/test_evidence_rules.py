@@ -101,6 +101,15 @@ def test_old_samples_are_neither_harm_nor_health() -> None:
     )
 
 
+def test_old_samples_do_not_make_blind_before_the_weight_is_in_force() -> None:
+    """A retry, or pods that came back: a series may begin only with the first request."""
+    old = standing(Counts(100, 1), Counts(900, 9), newest=58_000)
+    assert judge(old, LIMIT, replace(ASKED, in_force=False, answered=0)) == (
+        Verdict.NOT_ENOUGH_DATA,
+        "the weight is not yet seen in force",
+    )
+
+
 def test_a_slow_scrape_is_not_old() -> None:
     slow = replace(standing(Counts(100, 1), Counts(900, 9), newest=58_000), spacing=15_000)
     assert judge(slow, LIMIT, ASKED)[0] is Verdict.HEALTHY

@@ -157,7 +157,7 @@ class Standing:
     limit: LimitTest | None
     ratio: RatioTest | None
     newest: int | None
-    """The canary's newest sample, in milliseconds; None: no series of it was ever seen."""
+    """The canary's newest sample, in milliseconds; None: none since the evidence began."""
     spacing: int
     """The scrape interval in milliseconds; 0: not known."""
     stable_is_scraped: bool
@@ -169,6 +169,7 @@ class Ledger:
     def __init__(self, limits: Limits, since: int, *, has_stable: bool) -> None:
         """Start empty; nothing at or before ``since`` (milliseconds) will count."""
         self.fold = CounterFold(since, canary_is_new=has_stable)
+        self._since = since
         self._has_stable = has_stable
         self._sealed = _Tests(
             LimitTest(limits.share) if limits.share is not None else None,
@@ -193,6 +194,7 @@ class Ledger:
     def standing(self) -> Standing:
         """Return what all samples so far say."""
         horizon = self._horizon()
+        newest = self.fold.newest(Side.CANARY)
         tests = self._sealed.copy()
         for cell in _cells(self._open, horizon):
             tests.take(cell)
@@ -203,7 +205,7 @@ class Ledger:
             stable=tempered(tests.stable),
             limit=tests.limit,
             ratio=tests.ratio,
-            newest=self.fold.newest(Side.CANARY),
+            newest=newest if newest is not None and newest > self._since else None,
             spacing=self.fold.spacing(),
             stable_is_scraped=self.fold.covered_by(Side.STABLE) is not None,
         )

@@ -44,12 +44,18 @@ Answer = tuple[Verdict, str]
 
 
 def judge(standing: Standing, limits: Limits, asked: Asked) -> Answer:
-    """Give the answer. Harm goes first: evidence does not lapse when the source falls silent."""
+    """Give the answer. Harm goes first: evidence does not lapse when the source falls silent.
+
+    Silence counts only in force: without traffic a version may have no series, or those of an
+    earlier life, and to be blind for it would keep it from ever getting its first request.
+    """
     if standing.newest is None:
         return Verdict.NOT_ENOUGH_DATA, "the canary has no series yet"
     for finding in (_worse_than_stable(standing, limits), _over_limit(standing, limits)):
         if finding is not None:
             return finding
+    if not asked.in_force:
+        return Verdict.NOT_ENOUGH_DATA, "the weight is not yet seen in force"
     for hold in (_stale(standing, asked), _incomparable(standing, limits, asked)):
         if hold is not None:
             return hold
@@ -115,8 +121,6 @@ def _incomparable(standing: Standing, limits: Limits, asked: Asked) -> Answer | 
 
 
 def _enough(standing: Standing, limits: Limits, asked: Asked) -> Answer:
-    if not asked.in_force:
-        return Verdict.NOT_ENOUGH_DATA, "the weight is not yet seen in force"
     if asked.answered < asked.min_requests:
         return Verdict.NOT_ENOUGH_DATA, (
             f"canary answered {asked.answered:,} of the {asked.min_requests:,} requests "
