@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
-from typing import Final, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
 
 from crossfade.api.v1alpha1 import Condition, MetricStatus, ModelDeploymentStatus, Phase
 from crossfade.core.phases import WITH_CANARY
@@ -143,7 +143,8 @@ def write_due_in(
 
 
 def _words(status: ModelDeploymentStatus) -> list[str]:
-    said = [status.message, status.verdict, *(m.message for m in status.metrics)]
+    said = [status.message, status.verdict]
+    said += [x.message for x in (*status.metrics, *status.conditions)]
     return [re.sub(r"[\d.,]+", "", words) for words in said]
 
 
@@ -151,7 +152,7 @@ def _essence(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
     """Return what is written at once: everything but words about the last look."""
     telling = {Verdict.HARM.value, Verdict.UNAVAILABLE.value}
     verdicts = [m.model_copy(update={"message": ""}) for m in status.metrics]
-    conditions = [c.model_copy(update={"message": ""}) for c in status.conditions]
+    conditions = [c.model_copy(update=_vague(c)) for c in status.conditions]
     return status.model_copy(
         update={
             "metrics": [m for m in verdicts if m.verdict in telling],
@@ -160,6 +161,21 @@ def _essence(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
             "message": "",
         }
     )
+
+
+def _vague(condition: Condition) -> dict[str, Any]:
+    """Return what to leave out of a condition.
+
+    For a moment after each write a gateway has not accepted the route: that is no news yet.
+    """
+    if condition.type != "RouteAccepted" or condition.status == "True":
+        return {"message": ""}
+    return {
+        "message": "",
+        "status": "Unknown",
+        "reason": "",
+        "last_transition_time": datetime.min.replace(tzinfo=UTC),
+    }
 
 
 def with_failure(

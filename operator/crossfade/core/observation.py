@@ -39,6 +39,8 @@ class RouteState:
     """Everything but the weights is as it would be written now."""
     in_force: bool = False
     """The data plane says that it has taken over exactly this generation of the object."""
+    settling: bool = False
+    """The data plane said so only just now, and may still be about to follow."""
     problem: str = ""
     """Why it cannot be written or is not accepted, for people; names what to change."""
     writable: bool = True

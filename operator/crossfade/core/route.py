@@ -10,6 +10,9 @@ from crossfade.core.turn import Turn, weights_of
 ROUTE_RECHECK_SECONDS: Final = 1.0
 """How soon to look again at a route that is not in force yet."""
 
+SETTLING_RECHECK_SECONDS: Final = 0.2
+"""How soon to look again at one that is only settling."""
+
 
 def ensure_route(turn: Turn, split: Split, *, cautious: bool = False) -> bool:
     """Make the route carry a split; tell whether it was seen to be in force.
@@ -45,7 +48,8 @@ def _in_force(turn: Turn) -> bool:
     if not turn.route_settled:
         if turn.seen.route.problem:
             turn.set(message=f"the route is not in force: {turn.seen.route.problem}")
-        turn.look_in(ROUTE_RECHECK_SECONDS)
+        settling = turn.seen.route.settling
+        turn.look_in(SETTLING_RECHECK_SECONDS if settling else ROUTE_RECHECK_SECONDS)
     return turn.route_settled
 
 

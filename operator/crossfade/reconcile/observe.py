@@ -133,7 +133,9 @@ def _route(
     generation = live["metadata"].get("generation", 0) if live is not None else 0
     key = NamespacedName(owner.namespace, owner.name)
     settled = settling.has_settled(key, generation, in_force=route.in_force, now=now)
-    return route if settled == route.in_force else replace(route, in_force=settled)
+    if settled == route.in_force:
+        return route
+    return replace(route, in_force=settled, settling=True)
 
 
 def _workloads(store: Store, owner: Owner) -> dict[str, Workload]:
