@@ -17,16 +17,23 @@ demo: cluster-up ## Roll a broken and a good model version out on a real cluster
 	$(BIN)/python -m examples.demo
 
 .PHONY: test
-test: check e2e ## Run everything: checks, unit tests, and end-to-end tests on a real cluster
+test: lint coverage e2e ## Run everything: lint, types, unit and property tests, end-to-end tests
 
 .PHONY: check
-check: $(STAMP) ## Run everything that needs no cluster (under a minute)
+check: lint ## Run everything that needs no cluster (under a minute)
+	$(BIN)/pytest -n 2 --timeout=60 tests/unit
+
+.PHONY: lint
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m crossfade.api.schema --check
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --timeout=60 tests/unit
+
+.PHONY: coverage
+coverage: $(STAMP)
+	$(BIN)/pytest -n 2 --timeout=60 --cov --cov-report=term:skip-covered tests/unit
 
 .PHONY: e2e
 e2e: cluster-up ## Run the end-to-end tests on the real cluster
@@ -65,6 +72,5 @@ $(STAMP): requirements/dev.txt pyproject.toml
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . || \
-		$(BIN)/python -m pip install --quiet --no-deps -e .
+	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@

@@ -117,9 +117,7 @@ class Server:
     def _ready(self) -> bool:
         try:
             context = ssl._create_unverified_context() if self.secured else None  # noqa: S323
-            urllib.request.urlopen(  # noqa: S310
-                f"{self.address}/-/ready", timeout=1, context=context
-            ).close()
+            urllib.request.urlopen(f"{self.address}/-/ready", timeout=1, context=context).close()
         except urllib.error.HTTPError as e:
             e.close()
             return e.code == 401
@@ -309,7 +307,7 @@ async def _known(server: Server, selector: str, series: int) -> None:
 
 
 def _result(url: str) -> list[object]:
-    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+    with urllib.request.urlopen(url, timeout=5) as response:
         result: list[object] = json.load(response)["data"]["result"]
         return result
 

@@ -76,7 +76,6 @@ def test_half_of_all_answers_wrong_at_ten_percent_is_over_within_five_seconds(
     first_bad, last = stats.first_bad_at("2.0.0"), stats.last_answer_at("2.0.0")
     assert first_bad is not None
     assert last is not None
-    print(f"from the first bad answer to the last: {last - first_bad:.1f} s")
     assert last - first_bad <= 5
     assert stats.bad_by_version()["2.0.0"] <= 8
     assert not stats.lost(), stats.lost()
@@ -120,7 +119,6 @@ def test_five_steps_cost_at_most_forty_requests_and_rest_costs_none(
         settled = time.time()
         time.sleep(15)
         at_rest = requests_of_operator(rollout.namespace, settled + 1)
-    print(counted)
     assert sum(counted.values()) <= 40, counted
     routes = sum(n for what, n in counted.items() if "httproutes" in what)
     assert routes == len(steps) + 1, counted

@@ -59,8 +59,12 @@ def test_bad_version_is_taken_back_and_remembered(rollout: Rollout, gateway: str
 
 
 def test_version_that_breaks_during_probation_is_taken_back(rollout: Rollout, gateway: str) -> None:
-    spec = {"rollout": {"steps": [{"weightPercent": 50, "minSeconds": 2, "minRequests": 5}],
-                        "probationSeconds": 120}}  # fmt: skip
+    spec: dict[str, Any] = {
+        "rollout": {
+            "steps": [{"weightPercent": 50, "minSeconds": 2, "minRequests": 5}],
+            "probationSeconds": 120,
+        }
+    }
     serve(rollout, **spec)
     with rollout.load(20, gateway) as stats:
         rollout.apply("2.0.0", **spec)
@@ -106,8 +110,12 @@ def test_no_traffic_promotes_nothing(rollout: Rollout) -> None:
 
 
 def test_orders_by_annotation(rollout: Rollout, gateway: str) -> None:
-    spec = {"rollout": {"steps": [{"weightPercent": 10, "minSeconds": 1, "minRequests": 2,
-                                   "pause": {}}], "probationSeconds": 0}}  # fmt: skip
+    spec: dict[str, Any] = {
+        "rollout": {
+            "steps": [{"weightPercent": 10, "minSeconds": 1, "minRequests": 2, "pause": {}}],
+            "probationSeconds": 0,
+        }
+    }
     serve(rollout, **spec)
     with rollout.load(20, gateway) as stats:
         rollout.apply("2.0.0", **spec)
@@ -124,8 +132,7 @@ def test_orders_by_annotation(rollout: Rollout, gateway: str) -> None:
 
 
 def test_newer_version_and_return_to_stable_in_the_middle(rollout: Rollout, gateway: str) -> None:
-    slow = {"rollout": {"steps": [{"weightPercent": 20, "minSeconds": 600}],
-                        "probationSeconds": 0}}  # fmt: skip
+    slow = {"rollout": {"steps": [{"weightPercent": 20, "minSeconds": 600}], "probationSeconds": 0}}
     serve(rollout)
     with rollout.load(20, gateway) as stats:
         rollout.apply("2.0.0", **slow)
@@ -187,8 +194,15 @@ def test_kubectl_get_tells_how_it_goes(rollout: Rollout, cluster: Kubectl) -> No
     out = cluster.run("-n", rollout.namespace, "get", "modeldeployments")
     header, line = out.strip().splitlines()
     assert header.split() == [
-        "NAME", "PHASE", "STABLE", "CANARY", "WEIGHT", "STEP", "VERDICT", "AGE",
-    ]  # fmt: skip
+        "NAME",
+        "PHASE",
+        "STABLE",
+        "CANARY",
+        "WEIGHT",
+        "STEP",
+        "VERDICT",
+        "AGE",
+    ]
     assert line.split()[:6] == ["fraud", "Progressing", "1.0.0", "2.0.0", "10", "1/1"]
 
 

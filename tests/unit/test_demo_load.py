@@ -146,25 +146,6 @@ async def test_loses_nothing_when_the_server_closes_idle_connections(says_so: bo
     assert not stats.lost()
 
 
-async def test_a_close_that_the_event_loop_has_not_read_yet_is_seen_before_sending() -> None:
-    closed = asyncio.Event()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(OK)
-        await writer.drain()
-        writer.close()
-        closed.set()
-
-    def body(index: int) -> bytes:
-        # Block the loop, so that arrivals become due while the end of the connection is unread.
-        time.sleep(0.01)
-        return b"%d" % index
-
-    stats = await run_against(handle, body=body)
-    assert not stats.lost()
-
-
 @pytest.mark.parametrize(
     ("status", "fate"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,11 +111,11 @@ async def test_killed_after_any_write_it_goes_on_to_the_same_end(scenario: str) 
         begun = len(world.trail)
         world.cluster.kill_after = len(world.cluster.writes) + nth
         try:
-            await world.run_until(lambda w=world: done(w))
+            await world.run_until(partial(done, world))
             await world.run(30)
         except Killed:
             world.start_operator()
-            await world.run_until(lambda w=world: done(w))
+            await world.run_until(partial(done, world))
             await world.run(30)
         assert end_of(world) == wanted, f"killed after write {nth}"
         assert_never_given_back(world, begun, nth)

@@ -280,9 +280,10 @@ async def test_resumed_rollout_goes_on() -> None:
 
 async def test_pause_for_a_person_waits_for_promote() -> None:
     steps = [{"weightPercent": 10, "minSeconds": 1, "pause": {}}, {"weightPercent": 50}]
-    world = await healthy_world(rollout=rollout(steps=steps))
-    world.apply(manifest("2.0.0", rollout=rollout(steps=steps)))
-    await world.run(100_000)
+    spec = rollout(steps=steps, deadlineSeconds=500)
+    world = await healthy_world(rollout=spec)
+    world.apply(manifest("2.0.0", rollout=spec))
+    await world.run(2000)
     assert (world.phase, world.weight) == ("Paused", 10)
     assert "DeadlineExceeded" not in world.reasons
     world.order("promote")
@@ -548,8 +549,10 @@ async def test_unreadable_spec_holds_everything_and_says_so() -> None:
 
 
 async def test_without_metrics_a_person_decides_each_step() -> None:
-    spec = {"rollout": rollout(steps=[{"weightPercent": 50, "minSeconds": 1, "pause": {}}]),
-            "analysis": None}  # fmt: skip
+    spec: dict[str, Any] = {
+        "rollout": rollout(steps=[{"weightPercent": 50, "minSeconds": 1, "pause": {}}]),
+        "analysis": None,
+    }
     world = await healthy_world(**spec)
     world.apply(manifest("2.0.0", **spec))
     await world.run(600)
