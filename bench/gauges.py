@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,6 +150,48 @@ def metering(kubectl: Kubectl) -> Iterator[Meter]:
     finally:
         stop.set()
         thread.join(30)
+
+
+class Machine:
+    """Who used the processors since a moment: programs that still run, and all together."""
+
+    def __init__(self) -> None:
+        self._before = _cpu_of_processes()
+        self._total = _cpu_of_machine()
+
+    def used(self, most: int = 8) -> str:
+        """Say how busy the machine was, and with what, in CPU seconds."""
+        busy, whole = (b - a for a, b in zip(self._total, _cpu_of_machine(), strict=True))
+        by_program: defaultdict[str, float] = defaultdict(float)
+        for pid, (program, seconds) in _cpu_of_processes().items():
+            by_program[program] += seconds - self._before.get(pid, (program, 0.0))[1]
+        ordered = sorted(by_program.items(), key=lambda it: -it[1])
+        first = ", ".join(f"{name} {seconds:.1f}" for name, seconds in ordered[:most])
+        return f"{busy:.0f} of {whole:.0f} CPU s: {first}"
+
+
+def _cpu_of_processes() -> dict[int, tuple[str, float]]:
+    found: dict[int, tuple[str, float]] = {}
+    hertz = os.sysconf("SC_CLK_TCK")
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (path / "stat").read_text()
+            words = (path / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        head, _, tail = text.rpartition(")")
+        name = head.partition("(")[2]
+        if name.startswith("python"):
+            name = " ".join(Path(it).name for it in words[:4] if it and not it.startswith("-"))
+        fields = tail.split()
+        found[int(path.name)] = name[:40], (int(fields[11]) + int(fields[12])) / hertz
+    return found
+
+
+def _cpu_of_machine() -> tuple[float, float]:
+    numbers = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    ticks, hertz = [int(it) for it in numbers], os.sysconf("SC_CLK_TCK")
+    return (sum(ticks) - ticks[3] - ticks[4]) / hertz, sum(ticks) / hertz
 
 
 class AuditMark:

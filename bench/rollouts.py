@@ -26,7 +26,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.gauges import AuditMark, Watch, find_operator, metering, prometheus_queries, watching
+from bench.gauges import (
+    AuditMark,
+    Machine,
+    Watch,
+    find_operator,
+    metering,
+    prometheus_queries,
+    watching,
+)
 from bench.gauges import read_operator as read_operator_process
 from examples.demo.kubectl import Kubectl, KubectlError
 from examples.demo.load import Load, run_load
@@ -161,7 +169,13 @@ class Traffic:
         for _, stats in self.accounts:
             total.update({fate.name: n for fate, n in stats.lost().items()})
         sent = sum(len(stats) for _, stats in self.accounts)
-        return f"{sum(total.values())} of {sent}" + (f" {dict(total)}" if total else "")
+        when = [it.ended_at for _, stats in self.accounts for it in stats if it.fate]
+        whose = [name for name, stats in self.accounts if stats.lost()]
+        told = ""
+        if total:
+            first, last = (time.strftime("%H:%M:%S", time.gmtime(f(when))) for f in (min, max))
+            told = f" {dict(total)} of {len(whose)} ModelDeployments, {first} to {last}"
+        return f"{sum(total.values())} of {sent}{told}"
 
 
 @contextmanager
@@ -236,11 +250,17 @@ class Bench:
             self.say(name, f"RSS / working set, {count} settled", _megabytes(before), "≤ 100 MB")
             for rollout in fleet.rollouts:
                 loads.add(rollout, self.options.rate)
-            time.sleep(3)
-            mark, begun = AuditMark(), time.time()
+            machine = Machine()
+            time.sleep(5)
+            self.say(name, "machine, before", machine.used())
+            mark, machine, begun = AuditMark(), Machine(), time.time()
+            cpu = meter.last.cpu_seconds
             fleet.apply("2.0.0", fleet.rollouts, **LONG)
             self.say(name, "kubectl apply of all took", f"{time.time() - begun:.1f} s")
             self._wait_weights(watch, begun, count, name)
+            self.say(name, "machine, until then", machine.used())
+            cpu = meter.last.cpu_seconds - cpu
+            self.say(name, "CPU of the operator until then", f"{cpu:.1f} s")
             self.say(name, "requests to get there", _counted(mark.requests(fleet.namespace)))
             self._looking(fleet, meter, name, seconds)
             rss, working = meter.peak()
