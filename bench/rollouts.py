@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import statistics
 import sys
 import threading
@@ -24,7 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
+
+from typing_extensions import override
 
 from bench.gauges import (
     AuditMark,
@@ -61,6 +65,15 @@ class Row:
     goal: str = ""
 
 
+class One(Rollout):
+    """One of several ModelDeployments in a namespace: its pods are those of its name."""
+
+    @override
+    def pods(self, version: str) -> list[Spec]:
+        mine = {"crossfade.dev/name": self.name}.items()
+        return [it for it in super().pods(version) if mine <= it["metadata"]["labels"].items()]
+
+
 class Fleet:
     """ModelDeployments of one namespace."""
 
@@ -74,7 +87,7 @@ class Fleet:
         """Create some that serve version 1.0.0, a few at a time; wait until all serve."""
         for begin in range(0, count, BATCH):
             batch = [
-                Rollout(self.kubectl, self.namespace, f"m{i:02}")
+                One(self.kubectl, self.namespace, f"m{i:02}")
                 for i in range(begin, min(begin + BATCH, count))
             ]
             self.apply("1.0.0", batch, faults, **spec)
@@ -259,6 +272,7 @@ class Bench:
             self.say(name, "kubectl apply of all took", f"{time.time() - begun:.1f} s")
             self._wait_weights(watch, begun, count, name)
             self.say(name, "machine, until then", machine.used())
+            self.say(name, "  pods: created, ready", _pod_times(fleet, begun))
             cpu = meter.last.cpu_seconds - cpu
             self.say(name, "CPU of the operator until then", f"{cpu:.1f} s")
             self.say(name, "requests to get there", _counted(mark.requests(fleet.namespace)))
@@ -535,6 +549,28 @@ class Bench:
         return f"http://prometheus.{namespace}:9090"
 
 
+def _pod_times(fleet: Fleet, begun: float) -> str:
+    """Say when the new pods were created and became ready, by the API server's whole seconds."""
+    created, ready = [], []
+    for pod in fleet.kubectl.read(f"/api/v1/namespaces/{fleet.namespace}/pods")["items"]:
+        at = _seconds(pod["metadata"]["creationTimestamp"])
+        if at < int(begun):
+            continue
+        created.append(at - begun)
+        conditions = pod["status"].get("conditions", ())
+        ready += [
+            _seconds(it["lastTransitionTime"]) - begun
+            for it in conditions
+            if it["type"] == "Ready" and it["status"] == "True"
+        ]
+    spans = (f"{min(it):.0f} to {max(it):.0f} s" if it else "none" for it in (created, ready))
+    return ", ".join(spans)
+
+
+def _seconds(time_stamp: str) -> float:
+    return datetime.fromisoformat(time_stamp).timestamp()
+
+
 def _asking(fleet: Fleet, address: str) -> Spec:
     """Return the analysis of the tests' manifest with another Prometheus."""
     template = Rollout(fleet.kubectl, fleet.namespace).manifest("0")
@@ -596,6 +632,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Run scenarios; return 1 when one could not be carried out."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all is cleaned up
     bench = Bench(Kubectl(os.environ), options)
     failed = 0
     for name in options.scenarios:
