@@ -3,7 +3,7 @@
 Counters of two pods are scraped, each at its own phase, looked at every interval and folded by
 the same code that the operator runs. Traffic is Poisson. Seeded, standard library only:
 
-    python bench/first_rule.py [runs]
+    python bench/first_rule.py [runs [text in the row's name]]
 
 A time to harm counts from the first bad answer to the look that says harm, so the scrapes of
 both pods and the wait for the look are in it, and the write of the route is not.
@@ -156,6 +156,7 @@ HEALTHY = [
     Scene("1 %, m = 1 (the border)", Limits(ratio=1), look_s=5, scrape_s=5),
     Scene("1 %, both, weight 50 %", BOTH, weight=0.5, look_s=5, scrape_s=5),
     Scene("2 %, limit 2 % (the border)", canary_rate=0.02, look_s=5, scrape_s=5),
+    Scene("the same, 1-s scrape", canary_rate=0.02),
     Scene("shared 10 % for 2 min", BOTH, burst=incident(600, 120, 0.1), look_s=5, scrape_s=5),
     Scene("the same, 1-s scrape", BOTH, burst=incident(600, 120, 0.1)),
     Scene("shared 50 % for 3 s, each min", BOTH, burst=bursts(60, 3, 0.5), look_s=5, scrape_s=5),
@@ -172,7 +173,17 @@ HEALTHY = [
 WORSE = [
     Scene("50 %, limit 2 %", canary_rate=0.5, minutes=5),
     Scene("50 %, limit 2 %, 5-s scrape", canary_rate=0.5, scrape_s=5, look_s=5, minutes=5),
+    Scene("50 % from second 8 on", canary_rate=0.5, worse_from_s=8, minutes=5),
+    Scene("50 % from second 60 on", canary_rate=0.5, worse_from_s=60, minutes=5),
     Scene("50 % from minute 10 on", canary_rate=0.5, worse_from_s=600, minutes=15),
+    Scene("the same, no error before", canary_rate=0.5, healthy_rate=0, worse_from_s=600,
+          minutes=15),
+    Scene("50 % from s 8 on, 5-s scrape", canary_rate=0.5, worse_from_s=8, scrape_s=5, look_s=5,
+          minutes=5),
+    Scene("50 % from s 60 on, 5-s scrape", canary_rate=0.5, worse_from_s=60, scrape_s=5, look_s=5,
+          minutes=5),
+    Scene("50 % from min 10 on, 5-s scrape", canary_rate=0.5, worse_from_s=600, scrape_s=5,
+          look_s=5, minutes=15),
     Scene("50 %, 1.2 x stable", RATIO, canary_rate=0.5, minutes=5),
     Scene("20 %, limit 2 %", canary_rate=0.2, minutes=15),
     Scene("20 %, 1.2 x stable", RATIO, canary_rate=0.2, minutes=15),
@@ -189,13 +200,15 @@ def quantile(values: list[float], q: float) -> float:
     return sorted(values)[min(int(q * len(values)), len(values) - 1)]
 
 
-def main(runs: int) -> None:
-    """Print both tables."""
+def main(runs: int, only: str = "") -> None:
+    """Print both tables, or the rows with a text in their name."""
     print(
         f"{runs} runs a row, seeded; 1 % errors, 20 requests/s, weight 10 % where nothing is said"
     )
     print(f"{'healthy canary, 30 min':34} {'called harm':>12} {'held, s a run':>14}")
     for scene in HEALTHY:
+        if only not in scene.name:
+            continue
         outcomes = [run(scene, seed) for seed in range(runs)]
         harm = sum(o.harm_s is not None for o in outcomes)
         held = statistics.fmean(o.held_s for o in outcomes)
@@ -203,6 +216,8 @@ def main(runs: int) -> None:
     print(f"\n{'worse canary':34} {'found':>7} {'s from 1st bad: median':>23} {'p95':>6} "
           f"{'bad: median':>12} {'p95':>5}")  # fmt: skip
     for scene in WORSE:
+        if only not in scene.name:
+            continue
         outcomes = [run(replace(scene), seed) for seed in range(runs)]
         found = [o for o in outcomes if o.harm_s is not None and o.first_bad_s is not None
                  and o.harm_s >= scene.worse_from_s]  # fmt: skip
@@ -215,4 +230,4 @@ def main(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, *sys.argv[2:3])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 
@@ -21,14 +22,13 @@ def binomial(n: int, k: int, p: float) -> float:
 
 @pytest.mark.parametrize("limit", [0.001, 0.02, 0.3, 0.95])
 def test_the_limit_test_has_a_mean_of_one_at_the_limit(limit: float) -> None:
+    """Over all paths of four steps: starts that depend on bad answers before are no free lunch."""
     mean = 0.0
-    for first in range(9):
-        for second in range(9):
-            test = LimitTest(limit)
-            test.step(Counts(8, first), Counts(), 0)
-            test.step(Counts(8, second), Counts(), 5000)
-            chance = binomial(8, first, limit) * binomial(8, second, limit)
-            mean += chance * math.exp(test.log_e())
+    for path in product(range(4), repeat=4):
+        test = LimitTest(limit)
+        for i, bad in enumerate(path):
+            test.step(Counts(3, bad), Counts(), i * 1000)
+        mean += math.prod(binomial(3, bad, limit) for bad in path) * math.exp(test.log_e())
     assert mean == pytest.approx(1.0)
 
 
@@ -67,7 +67,18 @@ def test_finds_a_late_regression_and_says_when_it_began() -> None:
     window = test.window()
     assert window.begun_at == 1_000_000
     assert window.canary == Counts(12, 6)
-    assert window.stable == Counts(90, 2)
+    assert window.stable == Counts(180, 2), "and of one fence before"
+
+
+def test_a_break_after_an_hour_without_errors_is_found_as_fast_as_after_seconds() -> None:
+    for healthy in (8, 3600):
+        test = LimitTest(0.02)
+        for i in range(healthy):
+            test.step(Counts(2, 0), Counts(18, 0), i * 1000)
+        for i in range(healthy, healthy + 3):
+            test.step(Counts(2, 1 + i % 2), Counts(18, 0), i * 1000)
+        assert test.log_e() > LOG_THRESHOLD
+        assert test.window().begun_at == healthy * 1000, "the step of the first bad answer"
 
 
 def test_nothing_seen_is_no_evidence() -> None:

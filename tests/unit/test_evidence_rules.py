@@ -176,6 +176,13 @@ def test_a_broken_canary_is_found_after_a_few_bad_answers() -> None:
     assert sorted(outcome.bad for outcome in outcomes)[10] <= 6
 
 
+def test_a_canary_that_breaks_while_it_runs_is_found_nearly_as_fast() -> None:
+    scene = Scene("breaks", canary_rate=0.5, worse_from_s=8, minutes=2)
+    outcomes = [run(scene, seed) for seed in range(20)]
+    assert all(outcome.harm_s is not None and outcome.harm_s > 8 for outcome in outcomes)
+    assert sorted(outcome.bad for outcome in outcomes)[10] <= 6
+
+
 def test_a_burst_that_hits_both_versions_takes_nobody_back() -> None:
     def burst(second: float) -> float:
         return 0.1 if 60 < second <= 120 else 0.0

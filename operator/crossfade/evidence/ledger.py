@@ -24,8 +24,11 @@ from crossfade.evidence.counters import CounterFold, Increment, Series, Side
 from crossfade.evidence.eprocesses import NOTHING, LimitTest, RatioTest, tempered
 from crossfade.evidence.verdicts import Counts
 
-CELL_MS: Final = 5_000
+CELL_MS: Final = 1_000
 """The grid of the evidence: the finest step at which a regression may begin."""
+
+SPAN_CELLS: Final = 5
+"""The canary is compared with stable over whole blocks of so many cells."""
 
 REACH_MS: Final = 30_000
 """A stable increment over a longer gap is booked this long before its end, not at its start."""
@@ -33,7 +36,7 @@ REACH_MS: Final = 30_000
 SEAL_AFTER_MS: Final = REACH_MS + 15_000
 """Older cells get nothing more: the reach, and a scrape that took its 10 s and some."""
 
-LONE_CELLS: Final = 12
+LONE_BLOCKS: Final = 12
 """A span in which one side had no request for a minute is given up: it cannot be compared."""
 
 ANSWERS_KEPT_MS: Final = 900_000
@@ -87,7 +90,7 @@ class _OpenCell:
     def up_to(self, number: int, horizon: int | None) -> _Cell:
         """Return the cell with the canary's samples up to the horizon."""
         known = [s for end, s in self.canary.items() if horizon is None or end <= horizon]
-        requests, bad, whole, whole_bad = (sum(s[i] for s in known) for i in range(4))
+        requests, bad, whole, whole_bad = map(sum, zip(*known, strict=True)) if known else (0,) * 4
         return _Cell(
             number,
             Counts(requests, bad),
@@ -108,7 +111,8 @@ class _Tests:
     """Stable's counts in cells where the canary had no request yet."""
     span_canary: Counts = NOTHING
     span_stable: Counts = NOTHING
-    span_cell: int = 0
+    span_begun: int = 0
+    block: int = 0
 
     def copy(self) -> _Tests:
         return _Tests(
@@ -119,7 +123,8 @@ class _Tests:
             self.waiting,
             self.span_canary,
             self.span_stable,
-            self.span_cell,
+            self.span_begun,
+            self.block,
         )
 
     def take(self, cell: _Cell) -> None:
@@ -138,11 +143,13 @@ class _Tests:
     def _take_ratio(self, cell: int, canary: Counts, stable: Counts) -> None:
         if self.ratio is None:
             return
+        block = cell // SPAN_CELLS
         lone = not self.span_canary.requests or not self.span_stable.requests
-        if not lone or cell - self.span_cell >= LONE_CELLS:
+        if block != self.block and (not lone or block - self.span_begun >= LONE_BLOCKS):
             if not lone:
                 self.ratio.step(tempered(self.span_canary), tempered(self.span_stable))
-            self.span_canary, self.span_stable, self.span_cell = Counts(), Counts(), cell
+            self.span_canary, self.span_stable, self.span_begun = Counts(), Counts(), block
+        self.block = block
         self.span_canary += canary
         self.span_stable += stable
 
