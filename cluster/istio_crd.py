@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from cluster.binaries import _download, _ensure_go
+from cluster.binaries import download, ensure_go
 from cluster.paths import Paths
 from cluster.process import ClusterError
 
@@ -32,8 +32,8 @@ def ensure_istio_crd(paths: Paths) -> Path:
     if crd.exists():
         return crd
     folder.mkdir(parents=True, exist_ok=True)
-    module = _download(
-        _ensure_go(paths), "istio.io/api", ISTIO_API_VERSION, {"GOTOOLCHAIN": "auto", "GOFLAGS": ""}
+    module = download(
+        ensure_go(paths), "istio.io/api", ISTIO_API_VERSION, {"GOTOOLCHAIN": "auto", "GOFLAGS": ""}
     )
     bundle = Path(module["Dir"]) / "kubernetes" / "customresourcedefinitions.gen.yaml"
     with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:

@@ -22,6 +22,7 @@ from tests.unit.routing_builders import (
     accepted,
     backend,
     backends_of,
+    condition,
     parent_status,
     router,
     shared_route,
@@ -404,3 +405,21 @@ def test_what_to_put_back_must_be_clear() -> None:
     live["spec"]["rules"].append({"backendRefs": [backend(S, 1)]})
     with pytest.raises(RouteError, match="several rules"):
         router(UNNAMED, backend("fraud")).restore(live)
+
+
+def _unresolved(message: str) -> Manifest:
+    """Return the joined route as a gateway reports it that misses a backend."""
+    missing = condition("ResolvedRefs", "False", reason="BackendNotFound", message=message)
+    return accepted(join(ALONE), parent_status(condition("Accepted"), missing))
+
+
+def test_a_missing_service_of_somebody_else_does_not_hold_our_rollout() -> None:
+    state = see(_unresolved('service "shop" not found'))
+    assert state.in_force
+    assert not state.problem
+
+
+def test_a_missing_service_of_ours_does() -> None:
+    state = see(_unresolved(f'service "{C}" not found'))
+    assert not state.in_force
+    assert C in state.problem

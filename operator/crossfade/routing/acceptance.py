@@ -52,8 +52,16 @@ class _Parent:
         return f"{self.kind} {self.namespace}/{self.name}{listener}"
 
 
-def problem_of_acceptance(live: Manifest) -> str:
-    """Say which Gateway has not taken over the newest generation, and why; "" when all have."""
+def problem_of_acceptance(live: Manifest, *, ours: str = "") -> str:
+    """Say which Gateway has not taken over the newest generation, and why; "" when all have.
+
+    Args:
+        live: the route.
+        ours: on a route that is shared, what our backends' names begin with. A reference that
+            cannot be resolved is then a problem only when the Gateway's words name ours: another
+            team's missing Service must not hold our rollout. The Services of our own exist before
+            they are routed to.
+    """
     metadata, namespace = live["metadata"], live["metadata"].get("namespace", "")
     wanted = [_Parent.of(ref, namespace) for ref in live.get("spec", {}).get("parentRefs") or ()]
     if not wanted:
@@ -61,21 +69,21 @@ def problem_of_acceptance(live: Manifest) -> str:
     entries = live.get("status", {}).get("parents") or ()
     for parent in wanted:
         said = [e for e in entries if _Parent.of(e.get("parentRef", {}), namespace) == parent]
-        problem = _problem_of_parent(parent, said, metadata.get("generation", 0))
+        problem = _problem_of_parent(parent, said, metadata.get("generation", 0), ours)
         if problem:
             return problem
     return ""
 
 
-def _problem_of_parent(parent: _Parent, entries: list[Manifest], generation: int) -> str:
-    problems = [_problem_of_entry(entry, generation) for entry in entries]
+def _problem_of_parent(parent: _Parent, entries: list[Manifest], generation: int, ours: str) -> str:
+    problems = [_problem_of_entry(entry, generation, ours) for entry in entries]
     if "" in problems:
         return ""
     refusals = [problem for problem in problems if problem is not None]
     return f"{parent.words} {refusals[0] if refusals else 'has not accepted the route yet'}"
 
 
-def _problem_of_entry(entry: Manifest, generation: int) -> str | None:
+def _problem_of_entry(entry: Manifest, generation: int, ours: str) -> str | None:
     """Say why a controller does not serve this generation; "": it does; None: not said yet."""
     conditions = {
         condition.get("type"): condition
@@ -88,7 +96,8 @@ def _problem_of_entry(entry: Manifest, generation: int) -> str | None:
     if accepted.get("status") != "True":
         return f"does not accept the route: {_words(accepted)}"
     resolved = conditions.get("ResolvedRefs")
-    if resolved is not None and resolved.get("status") == "False":
+    unresolved = resolved is not None and resolved.get("status") == "False"
+    if resolved is not None and unresolved and ours in _words(resolved):
         return f"cannot resolve a reference of the route: {_words(resolved)}"
     partial = conditions.get("PartiallyInvalid")
     if partial is not None and partial.get("status") == "True":

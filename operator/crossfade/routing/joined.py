@@ -127,7 +127,7 @@ class JoinedRouteRouter(TrafficRouter):
                 writable=False,
             )
         assert live is not None  # noqa: S101 - without it there is no place; narrows for mypy
-        problem = problem_of_acceptance(live)
+        problem = problem_of_acceptance(live, ours=self.name)
         untouched = place.original is None
         weights = place.weights
         return RouteState(
