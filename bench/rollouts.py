@@ -524,7 +524,7 @@ class Bench:
         text = config["prometheus.yml"]
         for key in ("scrape_interval", "scrape_timeout", "evaluation_interval"):
             text = _replace_line(text, f"{key}:", f"{key}: {scrape}")
-        only = f"- role: pod\n            namespaces: {{names: [{namespace}]}}"
+        only = f"- {{role: pod, namespaces: {{names: [{namespace}]}}}}"
         text = text.replace("- role: pod", only)
         live = read("/apis/apps/v1/namespaces/monitoring/deployments/prometheus")
         meta = {"name": "prometheus", "namespace": namespace}
