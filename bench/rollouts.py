@@ -243,6 +243,34 @@ class Bench:
             self._fifty(fleet, loads, "fifty", self.options.seconds)
             self.say("fifty", "requests lost", loads.lost(), "0")
 
+    def floor(self) -> None:
+        """What 50 plain Deployments take to get ready beside 50 that serve: no operator in it."""
+        count = self.options.count
+        with self.fleet("floor") as fleet, traffic(self.gateway) as loads:
+            fleet.create(count)
+            for rollout in fleet.rollouts:
+                loads.add(rollout, self.options.rate)
+            time.sleep(8)
+            items: list[Spec] = []
+            for rollout in fleet.rollouts:
+                items += _plain(rollout)
+            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+            machine, begun = Machine(), time.time()
+            self.kubectl.run("apply", "--server-side", "-f", "-", stdin=text, seconds=120)
+            self.say("floor", "kubectl apply of all took", f"{time.time() - begun:.1f} s")
+            path = f"/apis/apps/v1/namespaces/{fleet.namespace}/deployments"
+
+            def ready() -> bool | None:
+                time.sleep(0.5)
+                found = [it["status"] for it in self.kubectl.read(path)["items"]]
+                return sum(it.get("readyReplicas", 0) for it in found) >= 2 * count or None
+
+            eventually(ready, 120, lambda: "all plain Deployments are ready")
+            took = time.time() - begun
+            self.say("floor", f"{count} plain Deployments: last is ready after", f"{took:.1f} s")
+            self.say("floor", "machine, until then", machine.used())
+            self.say("floor", "  pods: created, ready", _pod_times(fleet, begun))
+
     def fifty_broken(self) -> None:
         """50 rollouts looked at each second, of which one breaks, and one is broken from birth."""
         name = "fifty-broken"
@@ -549,6 +577,25 @@ class Bench:
         return f"http://prometheus.{namespace}:9090"
 
 
+def _plain(rollout: Rollout) -> list[Spec]:
+    """Return a Deployment and a Service as somebody without an operator would write them."""
+    template = rollout.manifest("2.0.0")["spec"]["template"]
+    container = template["spec"]["containers"][0]
+    container["readinessProbe"] = {
+        "httpGet": {"path": "/v2/models/fraud/ready", "port": 8080},
+        "periodSeconds": 1,
+    }
+    labels = {"app": rollout.name}
+    template["metadata"]["labels"] = labels
+    meta = {"name": f"plain-{rollout.name}", "namespace": rollout.namespace}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+    service = {"selector": labels, "ports": [{"port": 8080}]}
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec},
+    ]
+
+
 def _pod_times(fleet: Fleet, begun: float) -> str:
     """Say when the new pods were created and became ready, by the API server's whole seconds."""
     created, ready = [], []
@@ -600,6 +647,7 @@ def _spread(times: Sequence[float]) -> str:
 
 SCENARIOS: Final[dict[str, Callable[[Bench], None]]] = {
     "fifty": Bench.fifty,
+    "floor": Bench.floor,
     "fifty-broken": Bench.fifty_broken,
     "healthy": Bench.healthy,
     "memory": Bench.memory,
