@@ -67,7 +67,7 @@ def test_finds_a_late_regression_and_says_when_it_began() -> None:
     window = test.window()
     assert window.begun_at == 1_000_000
     assert window.canary == Counts(12, 6)
-    assert window.stable == Counts(180, 2), "and of one fence before"
+    assert window.stable == Counts(90, 2), "its bad ones from a fence before"
 
 
 def test_a_break_after_an_hour_without_errors_is_found_as_fast_as_after_seconds() -> None:

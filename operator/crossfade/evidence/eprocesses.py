@@ -52,9 +52,9 @@ GROSS_FROM_THE_START: Final = 0.25
 GROSS_LATER: Final = 0.8
 """Its share in what begins later, where the price of a start is the wait that people notice."""
 
-FENCE_MS: Final = 5_000
-"""Stable is compared over this much more, at least and up to twice, than the canary: their
-scrapes are not at the same times, and what hits both may be booked for stable before."""
+FENCE_MS: Final = 2_000
+"""Stable's bad answers count from this much more, at least and up to twice, than the canary's:
+their scrapes are not at the same times, and what hits both may be booked for stable before."""
 
 RATES_OVER_STABLE: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 200.0)
 """Alternatives to "as stable": times its rate. analysis.md, "Errors, canary against stable"."""
@@ -99,7 +99,7 @@ class Window:
     """Milliseconds; None: from the beginning of the evidence."""
     canary: Counts
     stable: Counts
-    """From up to two fences before."""
+    """Its bad requests from up to two fences before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ class _Mark:
     at: int | None = None
     canary: Counts = NOTHING
     stable: Counts = NOTHING
+    stable_before: Counts = NOTHING
     """Up to a fence or two before."""
 
 
@@ -174,7 +175,7 @@ class LimitTest:
         if at // FENCE_MS != self._fence:
             self._fence = at // FENCE_MS
             self._fenced = (self._fenced[1], self._stable)
-        return _Mark(at, self._canary, self._fenced[0])
+        return _Mark(at, self._canary, self._stable, self._fenced[0])
 
     def _begin(self) -> tuple[float, tuple[float, ...]]:
         """Return the logarithms of the prior that begins with this step, and of its shares."""
@@ -197,10 +198,12 @@ class LimitTest:
     def window(self) -> Window:
         """Return where the alternative with the most evidence began, and the counts since."""
         mark = self._marks[self._best()]
+        stable = minus(self._stable, mark.stable)
+        bad = minus(self._stable, mark.stable_before).bad
         return Window(
             begun_at=mark.at,
             canary=minus(self._canary, mark.canary),
-            stable=tempered(minus(self._stable, mark.stable)),
+            stable=tempered(replace(stable, bad=bad)),
         )
 
     def log_ratio(self, counts: Counts) -> float:
