@@ -37,7 +37,9 @@ coverage: $(STAMP)
 
 .PHONY: e2e
 e2e: cluster-up ## Run the end-to-end tests on the real cluster
-	$(BIN)/pytest --timeout=900 -v tests/e2e
+	$(BIN)/python -m cluster.install model-stub
+	$(BIN)/pytest --timeout=900 -v -n 4 --dist worksteal -m "not alone" tests/e2e
+	$(BIN)/pytest --timeout=900 -v -m alone tests/e2e
 
 .PHONY: cluster-up
 cluster-up: $(STAMP) ## Bring a real one-node cluster up, with gateway, Prometheus and images
