@@ -217,3 +217,18 @@ def test_refused_template_is_told_to_the_user(rollout: Rollout) -> None:
         rollout.explain,
     )
     assert "containerPort" in rollout.status["message"]
+
+
+def test_service_of_somebody_else_is_left_alone_and_named(rollout: Rollout) -> None:
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "fraud", "namespace": rollout.namespace},
+        "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
+    }
+    rollout.apply_manifest(theirs)
+    rollout.apply("1.0.0")
+    eventually(
+        lambda: "somebody else's" in rollout.status.get("message", "") or None, 60, rollout.explain
+    )
+    assert rollout.get("service", "fraud")["spec"]["selector"] == {"app": "theirs"}

@@ -559,3 +559,22 @@ async def test_without_metrics_a_person_decides_each_step() -> None:
     assert (world.phase, world.weight) == ("Paused", 50)
     world.order("promote")
     await world.run_until(lambda: world.stable == "2.0.0", 60)
+
+
+async def test_service_of_somebody_else_is_left_alone_and_named() -> None:
+    world = World()
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": KEY.name, "namespace": KEY.namespace},
+        "spec": {"selector": {"app": "theirs"}},
+    }
+    world.apply(theirs)
+    world.apply(manifest())
+    await world.run(30)
+    (service,) = [
+        o for r, o in world.cluster.objects.items() if r.name == KEY.name and r.kind == "Service"
+    ]
+    assert service["spec"] == theirs["spec"]
+    assert "somebody else's" in world.status["message"]
+    assert world.reasons.count("WriteFailed") == 1

@@ -121,8 +121,10 @@ class FakeCluster:
 
     def _carry_out(self, write: Write) -> Manifest | None:
         match write:
-            case Apply(new):
+            case Apply(new, force):
                 known = self.objects.get(ref_of(new))
+                if known is not None and not force and LABEL_NAME not in _labels(known):
+                    raise ClusterError(f"{ref_of(new)} exists and is somebody else's")
                 return self._keep(_applied(known, new))
             case Replace(new):
                 known = self.objects.get(ref_of(new))
@@ -241,6 +243,10 @@ class FakeCluster:
                     self._keep(copy.deepcopy(body))
 
 
+def _labels(body: Manifest) -> dict[str, str]:
+    return dict(body["metadata"].get("labels", {}))
+
+
 def _applied(known: Manifest | None, new: Manifest) -> Manifest:
     """Server-side apply, near enough: our fields replace, status and identity stay."""
     body = copy.deepcopy(new)
@@ -300,6 +306,13 @@ class FakeAnalyst:
         """Nothing is remembered."""
 
 
+def is_watched(body: Manifest) -> bool:
+    """Tell whether the operator's watches bring an object: children are selected by label."""
+    if body["kind"] in {k.kind for k in CHILDREN}:
+        return LABEL_NAME in _labels(body)
+    return body["kind"] in {REF.kind, *(k.kind for k in ROUTES)}
+
+
 class World:
     """The operator in a simulated cluster."""
 
@@ -316,7 +329,7 @@ class World:
         """Start the operator with an empty memory, as after a kill."""
         self.store = Store()
         for body in self.cluster.objects.values():
-            if body["kind"] in {k.kind for k in (*CHILDREN, *ROUTES)} or body["kind"] == REF.kind:
+            if is_watched(body):
                 self.store.put(copy.deepcopy(body))
         self.targets = Targets()
         self.looks = Looks(self.analyst, lambda _key: self._wake(), lambda: self.now)
@@ -331,6 +344,8 @@ class World:
         self.awake = True
 
     def _watch(self, verb: str, body: Manifest) -> None:
+        if not is_watched(body):
+            return
         if verb == "DELETED":
             self.store.drop(copy.deepcopy(body))
         else:

@@ -123,9 +123,12 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Server-side apply with Crossfade's field manager, forced: the object is ours."""
+    """Server-side apply with Crossfade's field manager."""
 
     manifest: Manifest
+    force: bool = True
+    """Take fields over that others changed. Only for what is known to be ours: an object of the
+    same name that belongs to somebody else must be left alone."""
 
 
 @dataclass(frozen=True, slots=True)

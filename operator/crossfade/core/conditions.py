@@ -144,7 +144,8 @@ def write_due_in(
 
 def _words(status: ModelDeploymentStatus) -> list[str]:
     said = [status.message, status.verdict]
-    said += [x.message for x in (*status.metrics, *status.conditions)]
+    said += [m.message for m in status.metrics]
+    said += [c.message for c in status.conditions]
     return [re.sub(r"[\d.,]+", "", words) for words in said]
 
 

@@ -77,8 +77,8 @@ class KubernetesCluster:
     async def write(self, write: Write) -> Manifest | None:
         """See :meth:`Cluster.write`."""
         match write:
-            case Apply(manifest):
-                return await self._send("patch", ref_of(manifest), manifest, **_APPLY)
+            case Apply(manifest, force):
+                return await self._apply(manifest, force=force)
             case Replace(manifest):
                 return await self._send(
                     "put", ref_of(manifest), manifest, field_manager=FIELD_MANAGER
@@ -88,6 +88,23 @@ class KubernetesCluster:
             case Delete(ref):
                 await self._send("delete", ref, {"propagationPolicy": "Background"})
                 return None
+
+    async def _apply(self, manifest: Manifest, *, force: bool) -> Manifest:
+        ref = ref_of(manifest)
+        params = {**_APPLY, "force_conflicts": force}
+        try:
+            after = await self._send("patch", ref, manifest, **params)
+        except ConflictError as e:
+            raise ClusterError(
+                f"{ref} exists and is somebody else's; remove it, or give the ModelDeployment "
+                f"another name ({e})"
+            ) from e
+        if after is None:
+            raise ClusterError(
+                f"the API server knows no {ref.kind} of {ref.api_version}, or no namespace "
+                f"{ref.namespace}; is that API installed?"
+            )
+        return after
 
     async def write_status(self, ref: ObjectRef, status: Mapping[str, Any]) -> Manifest | None:
         """See :meth:`Cluster.write_status`."""

@@ -96,6 +96,8 @@ class Reconciler:
 
     async def _write(self, write: Write) -> None:
         """Write, and see the result at once instead of waiting for the watch."""
+        if isinstance(write, Apply) and self._store.get(ref_of(write.manifest)) is None:
+            write = Apply(write.manifest, force=False)
         after = await self._cluster.write(write)
         if after is not None:
             self._store.put(after)
