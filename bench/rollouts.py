@@ -390,7 +390,7 @@ class Bench:
         took = max(bad) - min(bad)
         self.say(
             name, f"{rollout.name} {how}", f"{took:.1f} s, {len(bad)} bad answers",
-            f"≤ {GOAL_SECONDS['harm']:.0f} s, ≤ 8",
+            f"≤ {GOAL_SECONDS['harm']:.0f} s, ≤ 8" if name != "scrape5" else "",
         )  # fmt: skip
 
     # ── restraint ─────────────────────────────────────────────────────────────────────────────
