@@ -37,6 +37,7 @@ coverage: $(STAMP)
 
 .PHONY: e2e
 e2e: cluster-up ## Run the end-to-end tests on the real cluster
+	$(BIN)/python -m cluster check-kind-config
 	$(BIN)/python -m cluster.install model-stub
 	$(BIN)/pytest --timeout=900 -v -n 4 --dist worksteal -m "not alone" tests/e2e
 	$(BIN)/pytest --timeout=900 -v -m alone tests/e2e

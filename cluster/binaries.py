@@ -106,13 +106,6 @@ PROGRAMS: Final = (
         tags="remove_all_sd,enable_kubernetes_sd",
         version_variables=("github.com/prometheus/common/version.Version=3.13.5",),
     ),
-    GoProgram(
-        "helm",
-        "helm.sh/helm/v3",
-        "v3.20.2",
-        "helm.sh/helm/v3/cmd/helm",
-        version_variables=("helm.sh/helm/v3/internal/version.version=v3.20.2",),
-    ),
 )
 """In the order of their building: what a node needs first."""
 
