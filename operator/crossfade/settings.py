@@ -18,7 +18,7 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged: INFO is a line for each action and transition."""
-    workers: int = Field(default=8, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
     """How many ModelDeployments are worked on at the same time."""
     health_port: int = Field(default=8080, ge=1, le=65535)
     """The port of the liveness probe (/healthz)."""

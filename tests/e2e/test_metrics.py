@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import socket
 import ssl
@@ -378,10 +379,16 @@ async def test_judges_slowness_by_a_bucket_and_names_the_borders(
     await _known(prometheus, 'seconds_count{pod=~"slow-.*"}', series=2)
     latency = {"maxMilliseconds": 300, "maxSlowPercent": 5}
     rollout = Rollout("slow", prometheus, client, [{"name": "slow", "latency": latency}])
-    exporter.pods[_canary("slow")] = _histogram(fast=10, slow=10)
-    exporter.pods[_stable("slow")] = _histogram(fast=200, slow=2)
-    answer = await rollout.until(Verdict.HARM)
-    assert answer.message.startswith("canary 50.0 % of 20, stable 1.0 % of 202; limit 5 %")
+    rounds = itertools.count(1)
+
+    def play() -> None:
+        n = next(rounds)
+        exporter.pods[_canary("slow")] = _histogram(fast=5 * n, slow=5 * n)
+        exporter.pods[_stable("slow")] = _histogram(fast=99 * n, slow=n)
+
+    answer = await rollout.until(Verdict.HARM, play)
+    assert answer.message.startswith("canary 50.0 % of ")
+    assert ", stable 1.0 % of " in answer.message
     other = [{"name": "slow", "latency": {**latency, "maxMilliseconds": 400}}]
     borderless = await replace(rollout, metrics=other).look()
     assert borderless.verdict is Verdict.UNAVAILABLE

@@ -58,3 +58,11 @@ async def test_failures_back_off_to_a_limit_and_success_forgets_them() -> None:
     assert max(delays) <= BACKOFF_LIMIT_SECONDS * 1.2
     queue.succeeded("a")
     assert queue.failed("a") < 0.3
+
+
+async def test_urgent_key_goes_before_all_others_also_when_it_waits_already() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in "abc":
+        queue.add(key)
+    queue.add("c", urgent=True)
+    assert [await queue.get() for _ in range(3)] == ["c", "a", "b"]

@@ -98,6 +98,7 @@ def test_the_model_itself_is_asked_whether_it_is_ready() -> None:
     assert container(given)["readinessProbe"] == {
         "httpGet": {"path": "/v2/models/a%2Fb/ready", "port": 80},
         "periodSeconds": 1,
+        "timeoutSeconds": 5,
         "failureThreshold": 3,
     }
 

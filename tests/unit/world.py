@@ -332,7 +332,7 @@ class World:
             if is_watched(body):
                 self.store.put(copy.deepcopy(body))
         self.targets = Targets()
-        self.looks = Looks(self.analyst, lambda _key: self._wake(), lambda: self.now)
+        self.looks = Looks(self.analyst, lambda _key, *, urgent: self._wake(), lambda: self.now)
         self.reconciler = Reconciler(
             self.cluster, self.store, self.looks, self.targets, clock=lambda: self.now
         )

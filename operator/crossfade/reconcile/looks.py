@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from crossfade.api.v1alpha1 import Analysis
 from crossfade.core.observation import Arrivals
@@ -21,6 +22,14 @@ from crossfade.names import NamespacedName
 Answers = tuple[MetricAnswer, ...]
 
 _log = logging.getLogger(__name__)
+
+
+class Wake(Protocol):
+    """Has a ModelDeployment reconciled soon."""
+
+    def __call__(self, key: NamespacedName, *, urgent: bool) -> None:
+        """Take a ModelDeployment into the queue; before all others if it is urgent."""
+        ...
 
 
 @dataclass(slots=True)
@@ -43,7 +52,7 @@ class Looks:
     def __init__(
         self,
         analyst: Analyst,
-        wake: Callable[[NamespacedName], None],
+        wake: Wake,
         clock: Callable[[], datetime],
     ) -> None:
         self._analyst = analyst
@@ -68,7 +77,8 @@ class Looks:
         looks.answers = await self._analyst.look(subject, now)
         looks.subject = subject
         looks.unused = True
-        self._wake(subject.key)
+        harm = any(a.verdict is Verdict.HARM for a in looks.answers)
+        self._wake(subject.key, urgent=harm)
 
     def known(self, subject: Subject) -> Answers | None:
         """Return the newest answers about this canary; None when there are none."""
@@ -111,7 +121,7 @@ class Looks:
         known = looks.arrivals.get((arm.revision, since))
         looks.arrivals = {(arm.revision, since): answer}
         if answer is not None and answer != known:
-            self._wake(key)
+            self._wake(key, urgent=False)
 
     def forget(self, key: NamespacedName) -> None:
         """Drop everything about a ModelDeployment that is gone or settled."""

@@ -35,14 +35,18 @@ class WorkQueue(Generic[Key]):
         self.last_progress = 0.0
         """Loop time at which a key was last finished, or the queue was last seen empty."""
 
-    def add(self, key: Key) -> None:
-        """Work on a key as soon as a worker is free."""
+    def add(self, key: Key, *, urgent: bool = False) -> None:
+        """Work on a key as soon as a worker is free; before all others if it is urgent."""
         self._cancel_timer(key)
         if key in self._processing:
             self._again.add(key)
-        elif key not in self._queued:
+            return
+        if urgent and key in self._queued:
+            self._ready.remove(key)
+            self._queued.discard(key)
+        if key not in self._queued:
             self._queued.add(key)
-            self._ready.append(key)
+            (self._ready.appendleft if urgent else self._ready.append)(key)
             self._wakeup.set()
 
     def add_in(self, key: Key, seconds: float) -> None:

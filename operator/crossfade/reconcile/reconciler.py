@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from crossfade.api.parse import dump_status, parse_status
-from crossfade.core.actions import Announcement, Apply, Write
+from crossfade.core.actions import Announcement, Apply, Manifest, Write
 from crossfade.core.conditions import with_failure, write_due_in
 from crossfade.core.decide import decide
 from crossfade.core.phases import SETTLED
@@ -53,6 +54,7 @@ class Reconciler:
         self._clock = clock
         self._instance = instance
         self._written_at: dict[NamespacedName, datetime] = {}
+        self._posting: set[asyncio.Task[None]] = set()
 
     async def reconcile(self, key: NamespacedName) -> datetime | None:
         """Do what one look asks for; return when to look again, None for "when it changes".
@@ -78,7 +80,7 @@ class Reconciler:
             self._looks.use(key)
         if decision.status.phase in SETTLED:
             self._looks.forget(key)
-        await self._announce(view, decision)
+        self._announce(view, decision)
         times = [t for t in (decision.look_again_at, due) if t is not None]
         return min(times, default=None)
 
@@ -158,10 +160,20 @@ class Reconciler:
         except CrossfadeError as e:
             _log.warning("the failure could not be reported: %s", e)
 
-    async def _announce(self, view: View, decision: Decision) -> None:
-        for news in decision.announcements:
+    def _announce(self, view: View, decision: Decision) -> None:
+        """Post what happened beside the loop: an Event must not delay what is to be done."""
+        events = [
+            event_of(view.body, news, self._clock(), self._instance)
+            for news in decision.announcements
+        ]
+        if events:
+            task = asyncio.create_task(self._post(events))
+            self._posting.add(task)
+            task.add_done_callback(self._posting.discard)
+
+    async def _post(self, events: list[Manifest]) -> None:
+        for event in events:
             try:
-                event = event_of(view.body, news, self._clock(), self._instance)
                 await self._cluster.post_event(event)
             except ClusterError as e:
                 _log.warning("an event was not posted: %s", e)

@@ -260,11 +260,15 @@ def _drain(container: dict[str, Any], grace_seconds: int | None) -> None:
 
 
 def _probe(container: dict[str, Any], model: str, port: int) -> None:
-    """Ask each second whether the model is loaded: the default of ten makes each start as slow."""
+    """Ask each second whether the model is loaded: the default of ten makes each start as slow.
+
+    An answer may take 5 s: with the default of 1 s a busy node makes good pods unready.
+    """
     if container.get("readinessProbe") is None:
         path = f"/v2/models/{quote(model, safe='')}/ready"
         container["readinessProbe"] = {
             "httpGet": {"path": path, "port": port},
             "periodSeconds": 1,
+            "timeoutSeconds": 5,
             "failureThreshold": 3,
         }
