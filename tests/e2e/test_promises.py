@@ -62,9 +62,10 @@ def test_ten_promotions_and_ten_rollbacks_lose_no_request(rollout: Rollout, gate
 
 
 @pytest.mark.alone
-def test_half_of_all_answers_wrong_at_ten_percent_is_over_within_five_seconds(
+def test_version_that_starts_to_fail_is_off_within_five_seconds(
     rollout: Rollout, gateway: str
 ) -> None:
+    """Break a healthy canary at run time; bench/ has the distribution for every second answer."""
     rollout.apply("1.0.0")
     rollout.wait("Healthy", stable="1.0.0")
     slow = {"steps": [{"weightPercent": 10, "minSeconds": 600}]}
@@ -72,13 +73,13 @@ def test_half_of_all_answers_wrong_at_ten_percent_is_over_within_five_seconds(
         rollout.apply("2.0.0", rollout=slow)
         rollout.wait_weight(10)
         time.sleep(5)
-        rollout.fault("2.0.0", ERROR_PERCENT=50)
+        rollout.fault("2.0.0", ERROR_PERCENT=100)
         rollout.wait("RolledBack")
     first_bad, last = stats.first_bad_at("2.0.0"), stats.last_answer_at("2.0.0")
     assert first_bad is not None
     assert last is not None
     assert last - first_bad <= 5
-    assert stats.bad_by_version()["2.0.0"] <= 8
+    assert stats.bad_by_version()["2.0.0"] <= 10
     assert not stats.lost(), stats.lost()
 
 
@@ -178,7 +179,7 @@ def test_rollback_works_while_prometheus_is_away(
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("after", [4, 8, 12, 16])
+@pytest.mark.parametrize("after", [3, 6, 9, 12])
 def test_killed_operator_goes_on_to_the_same_end(
     rollout: Rollout, gateway: str, cluster: Kubectl, after: int
 ) -> None:
