@@ -464,7 +464,7 @@ async def test_canary_whose_next_pods_do_not_come_keeps_its_weight() -> None:
     world.cluster.ready_at_most = 3
     await world.run(300)
     assert world.weight == 10
-    assert "3 of the 5 canary pods" in world.status["message"]
+    assert "3 of 5 canary pods for the next weight" in world.status["message"]
 
 
 async def test_leaving_version_is_kept_until_it_was_seen_to_receive_nothing() -> None:
@@ -578,3 +578,28 @@ async def test_service_of_somebody_else_is_left_alone_and_named() -> None:
     assert service["spec"] == theirs["spec"]
     assert "somebody else's" in world.status["message"]
     assert world.reasons.count("WriteFailed") == 1
+
+
+async def test_last_step_may_give_everything_before_the_promotion() -> None:
+    steps = [{"weightPercent": w, "minSeconds": 10} for w in (50, 100)]
+    world = await healthy_world(rollout=rollout(steps=steps))
+    world.apply(manifest("2.0.0", rollout=rollout(steps=steps)))
+    await world.run_until(lambda: world.weight == 100)
+    await world.run(5)
+    assert (world.phase, world.stable, world.status["weight"]) == ("Progressing", "1.0.0", 100)
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    await world.run_until(lambda: world.phase == "RollingBack")
+    assert world.shares == {"1.0.0": 100}
+
+
+async def test_more_replicas_in_the_middle_scale_both_versions() -> None:
+    world = await healthy_world(replicas=2)
+    world.apply(manifest("2.0.0", replicas=2))
+    await world.run_until(lambda: world.weight == 10)
+    world.apply(manifest("2.0.0", replicas=20))
+    await world.run_until(lambda: world.weight == 50)
+    pods = {
+        d["spec"]["template"]["spec"]["containers"][0]["image"]: d["spec"]["replicas"]
+        for d in world.deployments.values()
+    }
+    assert pods == {"fraud:1.0.0": 20, "fraud:2.0.0": 10}

@@ -114,8 +114,9 @@ def _transition_time(
     return now
 
 
-WORDS_REFRESH: Final = timedelta(seconds=5)
-"""How old a status may get while only verdicts and messages change."""
+WORDS_REFRESH: Final = timedelta(seconds=10)
+"""How old a status may get while only words change. Pods that start well
+need no words, and each is a write that fifty rollouts starting together pay fifty times."""
 
 NUMBERS_REFRESH: Final = timedelta(seconds=60)
 """How old a status may get while only the numbers in its messages change."""

@@ -42,9 +42,7 @@ def deadline(turn: Turn) -> str | None:
 
 def capacity(turn: Turn) -> str | None:
     """The canary's pods must be able to carry the weight that they have."""
-    needed = turn.seen.needed.get(turn.rollout.target_weight, 1)
-    ready = turn.ready(turn.canary.revision)
-    return f"{ready} of {needed} canary pods are ready" if ready < needed else None
+    return _pods_for(turn, turn.rollout.target_weight, "canary pods are ready")
 
 
 def evidence(turn: Turn) -> str | None:
@@ -84,15 +82,18 @@ def human_pause(turn: Turn) -> str | None:
 
 def next_capacity(turn: Turn) -> str | None:
     """Capacity before route: the pods for the next weight must be ready before it is written."""
-    needed = turn.seen.needed.get(next_weight(turn), 1)
+    return _pods_for(turn, next_weight(turn), "canary pods for the next weight are ready")
+
+
+def _pods_for(turn: Turn, weight: int, words: str) -> str | None:
+    """Ask for the pods that a weight needs, and wait for them."""
+    needed = turn.seen.needed.get(weight, 1)
     workload = turn.workload(turn.canary.revision)
     if workload is None:
         return "the canary's Deployment is gone"
     if workload.replicas < needed:
         turn.do(Scale(turn.canary.revision, needed))
-    if workload.ready < needed:
-        return f"{workload.ready} of the {needed} canary pods for the next weight are ready"
-    return None
+    return f"{workload.ready} of {needed} {words}" if workload.ready < needed else None
 
 
 GATES: Final[tuple[Gate, ...]] = (
