@@ -85,7 +85,7 @@ def test_without_a_gateway_the_ready_pods_split(rollout: Rollout, cluster: Kubec
     spec: dict[str, Any] = {
         "traffic": {"replicas": {}},
         "replicas": 3,
-        "rollout": {"steps": [{"weightPercent": 25, "minSeconds": 4, "minRequests": 5}],
+        "rollout": {"steps": [{"weightPercent": 25, "minSeconds": 8, "minRequests": 5}],
                     "probationSeconds": 0},
     }  # fmt: skip
     rollout.apply("1.0.0", **spec)
@@ -93,6 +93,7 @@ def test_without_a_gateway_the_ready_pods_split(rollout: Rollout, cluster: Kubec
     address = rollout.get("service", "fraud")["spec"]["clusterIP"]
     rollout.apply("2.0.0", **spec)
     rollout.wait_weight(25)
+    assert len(rollout.pods("2.0.0")) == 1
     time.sleep(1)
     load = Load(
         host=address,
@@ -107,7 +108,6 @@ def test_without_a_gateway_the_ready_pods_split(rollout: Rollout, cluster: Kubec
     stats = asyncio.run(run_load(load))
     assert not stats.lost(), stats.lost()
     assert set(stats.answers_by_version()) == {"1.0.0", "2.0.0"}
-    assert len(rollout.pods("2.0.0")) == 1
     rollout.wait("Healthy", stable="2.0.0")
     selector = rollout.get("service", "fraud")["spec"]["selector"]
     assert selector["crossfade.dev/revision"] == rollout.status["stable"]["revision"]
@@ -165,3 +165,24 @@ def test_promql_with_a_failure_limit(rollout: Rollout, gateway: str) -> None:
         rollout.apply("3.0.0", analysis=analysis)
         rollout.wait("Healthy", stable="3.0.0")
     assert not stats.lost(), stats.lost()
+
+
+def test_each_version_has_an_autoscaler_of_its_own(rollout: Rollout, gateway: str) -> None:
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {
+        "type": "Utilization", "averageUtilization": 80}}}  # fmt: skip
+    spec = {"autoscaling": {"minReplicas": 2, "maxReplicas": 4, "metrics": [cpu]}}
+    rollout.apply("1.0.0", **spec)
+    rollout.wait("Healthy", stable="1.0.0")
+    eventually(lambda: rollout.status["readyReplicas"] == 2 or None, 60, rollout.explain)
+    with rollout.load(20, gateway) as stats:
+        rollout.apply("2.0.0", **spec)
+        rollout.wait_weight(10)
+        assert len(rollout.objects("horizontalpodautoscalers")) == 2
+        rollout.wait("Healthy", stable="2.0.0")
+    assert not stats.lost(), stats.lost()
+    (scaler,) = rollout.objects("horizontalpodautoscalers")
+    assert scaler["spec"]["minReplicas"] == 2
+    assert (
+        scaler["metadata"]["labels"]["crossfade.dev/revision"]
+        == (rollout.status["stable"]["revision"])
+    )
