@@ -50,6 +50,11 @@ class RouteState:
     """Percent that each revision really gets where that is coarser than ``weights`` (it follows the
     number of ready pods); None: the same as ``weights``."""
 
+    @property
+    def carried(self) -> dict[str, int]:
+        """The weights without the revisions that get nothing."""
+        return {revision: share for revision, share in self.weights.items() if share}
+
     def weight_of(self, revision: str | None) -> int:
         """Return a revision's percent; 0 when the route does not name it."""
         return self.weights.get(revision, 0) if revision is not None else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from crossfade.api.v1alpha1 import Phase, RejectedRevision, RevisionStatus, RolloutStatus
-from crossfade.core.actions import SetWeights, Split
+from crossfade.core.route import give_all_to
 from crossfade.core.turn import Turn
 
 REMEMBERED_REJECTIONS: Final = 10
@@ -14,7 +14,7 @@ REMEMBERED_REJECTIONS: Final = 10
 
 def take_back(turn: Turn, reason: str, message: str, *, reject: bool = True) -> None:
     """Roll the canary back to stable. Needs neither metrics nor a healthy canary."""
-    _write_route(turn, turn.stable.revision)
+    give_all_to(turn, turn.stable.revision)
     turn.set_rollout(target_weight=0, in_force_at=None)
     _leave(turn, turn.canary, reason, message, reject=reject)
 
@@ -26,7 +26,7 @@ def return_to_previous(turn: Turn, reason: str, message: str, *, reject: bool = 
         turn.set(message=f"{message}; the previous version is not ready, so nothing moves")
         turn.look_in(1)
         return
-    _write_route(turn, previous.revision)
+    give_all_to(turn, previous.revision)
     turn.set(
         stable=previous,
         canary=failed,
@@ -43,12 +43,6 @@ def why_rejected(rejected: RejectedRevision) -> str:
         f"version {rejected.version} was taken back ({rejected.reason}): {rejected.message}; "
         "change the spec, or set the annotation crossfade.dev/command=retry"
     )
-
-
-def _write_route(turn: Turn, revision: str) -> None:
-    carried = {r: share for r, share in turn.seen.route.weights.items() if share}
-    if turn.seen.route.writable and carried != {revision: 100}:
-        turn.do(SetWeights(Split(revision)))
 
 
 def _leave(turn: Turn, leaving: RevisionStatus, reason: str, message: str, *, reject: bool) -> None:

@@ -7,10 +7,10 @@ from typing import Final
 
 from crossfade.api.v1alpha1 import Phase, RolloutStatus
 from crossfade.core import gates
-from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, SetWeights, Split
+from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
 from crossfade.core.drain import is_drained
 from crossfade.core.rollback import take_back, why_rejected
-from crossfade.core.route import ensure_route
+from crossfade.core.route import ensure_route, give_all_to
 from crossfade.core.turn import Turn, split_of
 
 LOSSES_TOLERATED: Final = 2
@@ -223,9 +223,7 @@ def _has_lost_its_pods(turn: Turn) -> bool:
     if turn.rollout.lost_capacity >= LOSSES_TOLERATED:
         take_back(turn, "Unstable", f"{words}; this happened {LOSSES_TOLERATED} times before")
         return True
-    carried = {r: share for r, share in turn.seen.route.weights.items() if share}
-    if turn.seen.route.writable and carried != {turn.stable.revision: 100}:
-        turn.do(SetWeights(Split(turn.stable.revision)))
+    give_all_to(turn, turn.stable.revision)
     turn.move(Phase.PREPARING)
     turn.set_rollout(
         step=-1,

@@ -28,8 +28,7 @@ def ensure_route(turn: Turn, split: Split, *, cautious: bool = False) -> bool:
         turn.set(message=f"the weights hold: {route.problem}")
         turn.look_in(ROUTE_RECHECK_SECONDS)
         return False
-    carried = {revision: share for revision, share in route.weights.items() if share}
-    if route.found and route.current and carried == weights_of(split):
+    if route.found and route.current and route.carried == weights_of(split):
         return _in_force(turn)
     if _must_remember_backend(turn):
         return False
@@ -41,6 +40,13 @@ def ensure_route(turn: Turn, split: Split, *, cautious: bool = False) -> bool:
     turn.do(SetWeights(split))
     turn.look_in(ROUTE_RECHECK_SECONDS)
     return False
+
+
+def give_all_to(turn: Turn, revision: str) -> None:
+    """Write the route at once so that one version gets everything; no condition holds it."""
+    split = Split(revision)
+    if turn.seen.route.writable and turn.seen.route.carried != weights_of(split):
+        turn.do(SetWeights(split))
 
 
 def _in_force(turn: Turn) -> bool:

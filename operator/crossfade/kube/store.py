@@ -7,7 +7,6 @@ must not be changed by readers.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 from crossfade.core.actions import Manifest, ObjectRef
 from crossfade.kube.resources import POD, ref_of
@@ -54,10 +53,6 @@ class Store:
         """Return the objects of a kind that carry a ModelDeployment's name label."""
         refs = self._children.get((kind, namespace, name), ())
         return [self._objects[ref] for ref in sorted(refs)]
-
-    def of_kind(self, kind: str) -> Iterator[Manifest]:
-        """Return all objects of a kind."""
-        return (o for ref, o in list(self._objects.items()) if ref.kind == kind)
 
 
 def _owner_key(manifest: Manifest) -> tuple[str, str, str] | None:

@@ -63,7 +63,6 @@ class Arms:
                 f"both versions are called {canary.version}, so the label {join.version_label} "
                 "cannot tell them apart; change spec.model.version"
             )
-        self._sides: dict[str, Side] = {}
 
     def question(self, endpoint: Endpoint, of: Selector, start: float, end: float) -> Question:
         """Return the question for a selector's series of both versions."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from crossfade.api.parse import dump_status, parse_status
+from crossfade.api.v1alpha1 import ModelDeploymentStatus
 from crossfade.core.actions import Announcement, Apply, Manifest, Write
 from crossfade.core.conditions import with_failure, write_due_in
 from crossfade.core.decide import decide
@@ -121,10 +122,7 @@ class Reconciler:
             return None
         if due_in:
             return now + due_in
-        ref = model_deployment_ref(key.namespace, key.name)
-        stored = await self._cluster.write_status(ref, dump_status(after))
-        if stored is not None:
-            self._store.put(stored)
+        await self._store_status(key, after)
         self._written_at[key] = now
         if before.phase != after.phase:
             _log.info(
@@ -136,6 +134,12 @@ class Reconciler:
                 after.message,
             )
         return None
+
+    async def _store_status(self, key: NamespacedName, status: ModelDeploymentStatus) -> None:
+        ref = model_deployment_ref(key.namespace, key.name)
+        stored = await self._cluster.write_status(ref, dump_status(status))
+        if stored is not None:
+            self._store.put(stored)
 
     async def report_failure(self, key: NamespacedName, error: CrossfadeError) -> None:
         """Tell people that a request was refused: once, until something else is refused.
@@ -151,10 +155,7 @@ class Reconciler:
             after = with_failure(before, str(error), body["metadata"].get("generation", 0), now)
             if before.conditions == after.conditions:
                 return
-            ref = model_deployment_ref(key.namespace, key.name)
-            stored = await self._cluster.write_status(ref, dump_status(after))
-            if stored is not None:
-                self._store.put(stored)
+            await self._store_status(key, after)
             news = Announcement("Warning", "WriteFailed", str(error))
             await self._cluster.post_event(event_of(body, news, now, self._instance))
         except CrossfadeError as e:
