@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from crossfade.core.actions import Manifest, ObjectRef, Split
 from crossfade.core.observation import RouteState
-from crossfade.core.turn import weights_of
 from crossfade.errors import RouteError
 from tests.unit.routing_builders import (
     CANARY,
@@ -73,7 +72,7 @@ def test_a_parent_ref_keeps_its_listener_and_port() -> None:
 def test_what_is_written_is_what_is_seen(weight: int) -> None:
     split = Split(STABLE, CANARY, weight)
     state = see(accepted(written(router(OWN), split)))
-    assert state == RouteState(found=True, weights=weights_of(split), in_force=True)
+    assert state == RouteState(found=True, weights=split.weights, in_force=True)
 
 
 def test_a_missing_route_may_be_written() -> None:

@@ -14,7 +14,6 @@ from cluster.istio_crd import ensure_istio_crd
 from cluster.paths import Paths
 from crossfade.core.actions import Manifest, ObjectRef, Split
 from crossfade.core.observation import RouteState
-from crossfade.core.turn import weights_of
 from crossfade.errors import RouteError
 from tests.unit.routing_builders import CANARY, ISTIO, SPLIT, STABLE, router, written
 
@@ -102,7 +101,7 @@ def test_without_gateways_it_is_for_the_mesh() -> None:
 @given(st.integers(0, 100))
 def test_what_is_written_is_what_is_seen(weight: int) -> None:
     split = Split(STABLE, CANARY, weight)
-    assert see(live_of(split)) == RouteState(found=True, weights=weights_of(split), in_force=True)
+    assert see(live_of(split)) == RouteState(found=True, weights=split.weights, in_force=True)
 
 
 def test_a_missing_virtual_service_may_be_written() -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from crossfade.core.actions import Manifest, ObjectRef, Replace, Split
 from crossfade.core.observation import RouteState
-from crossfade.core.turn import weights_of
 from crossfade.errors import RouteError
 from tests.unit.routing_builders import (
     CANARY,
@@ -216,7 +215,7 @@ def test_only_our_entries_differ_and_restoring_leaves_no_trace(
     once = join(live, Split(STABLE, CANARY, first), remembered)
     twice = join(once, Split(STABLE, CANARY, then), remembered)
     assert without_ours(once) == without_ours(twice) == without_ours(live)
-    assert see(twice).weights == weights_of(Split(STABLE, CANARY, then))
+    assert see(twice).weights == Split(STABLE, CANARY, then).weights
     assert see(twice).current
     assert restore(twice, remembered) == live == before
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from crossfade.core.actions import Manifest, ObjectRef, Split
 from crossfade.core.observation import RouteState
-from crossfade.core.turn import weights_of
 from crossfade.errors import RouteError
 from crossfade.workload.render import Owner, render_address
 from tests.unit.routing_builders import CANARY, REPLICAS, SPLIT, STABLE, router, spec_of, written
@@ -51,7 +50,7 @@ def test_the_service_is_the_address_that_other_routers_have(
 def test_what_is_written_is_what_is_seen(weight: int) -> None:
     split = Split(STABLE, CANARY, weight)
     state = see(written(router(REPLICAS), split))
-    assert dict(state.weights) == {r: w for r, w in weights_of(split).items() if w}
+    assert dict(state.weights) == {r: w for r, w in split.weights.items() if w}
     assert (state.current, state.in_force, state.problem) == (True, True, "")
 
 

@@ -23,6 +23,13 @@ class Split:
     canary: str | None = None
     weight: int = 0
 
+    @property
+    def weights(self) -> dict[str, int]:
+        """The percent of each revision that is named, also one at 0."""
+        if self.canary is None:
+            return {self.stable: 100}
+        return {self.stable: 100 - self.weight, self.canary: self.weight}
+
 
 class Role(StrEnum):
     """What a revision is for; the value of the role label of its Deployment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from crossfade.core.actions import SetWeights, Split
-from crossfade.core.turn import Turn, weights_of
+from crossfade.core.turn import Turn
 
 ROUTE_RECHECK_SECONDS: Final = 1.0
 """How soon to look again at a route that is not in force yet."""
@@ -28,7 +28,7 @@ def ensure_route(turn: Turn, split: Split, *, cautious: bool = False) -> bool:
         turn.set(message=f"the weights hold: {route.problem}")
         turn.look_in(ROUTE_RECHECK_SECONDS)
         return False
-    if route.found and route.current and route.carried == weights_of(split):
+    if route.found and route.current and route.carried == split.weights:
         return _in_force(turn)
     if _must_remember_backend(turn):
         return False
@@ -45,7 +45,7 @@ def ensure_route(turn: Turn, split: Split, *, cautious: bool = False) -> bool:
 def give_all_to(turn: Turn, revision: str) -> None:
     """Write the route at once so that one version gets everything; no condition holds it."""
     split = Split(revision)
-    if turn.seen.route.writable and turn.seen.route.carried != weights_of(split):
+    if turn.seen.route.writable and turn.seen.route.carried != split.weights:
         turn.do(SetWeights(split))
 
 
@@ -85,7 +85,7 @@ def _announce_restoration(turn: Turn, split: Split) -> None:
         )
     elif turn.seen.route.current or turn.seen.joins:
         found = ", ".join(f"{r} {w} %" for r, w in sorted(turn.seen.route.weights.items()))
-        wanted = ", ".join(f"{r} {w} %" for r, w in sorted(weights_of(split).items()))
+        wanted = ", ".join(f"{r} {w} %" for r, w in sorted(split.weights.items()))
         turn.announce(
             "Warning",
             "WeightRestored",

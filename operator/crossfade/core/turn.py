@@ -165,10 +165,3 @@ def split_of(stable: str, canary: str | None, weight: int) -> Split:
     if weight >= 100:  # noqa: PLR2004 - percent
         return Split(canary)
     return Split(stable, canary, weight)
-
-
-def weights_of(split: Split) -> dict[str, int]:
-    """Return the percent of each revision in a split."""
-    if split.canary is None:
-        return {split.stable: 100}
-    return {split.stable: 100 - split.weight, split.canary: split.weight}

@@ -21,23 +21,15 @@ from typing import Final
 from typing_extensions import override
 
 from crossfade.api.v1alpha1 import GatewayTraffic, ParentRef
-from crossfade.core.actions import Apply, Manifest, ObjectRef, Split, Write
-from crossfade.core.observation import RouteState
-from crossfade.errors import RouteError
+from crossfade.core.actions import Manifest, ObjectRef
 from crossfade.names import child_name
 from crossfade.routing.acceptance import GATEWAY_GROUP, GATEWAY_KIND, problem_of_acceptance
 from crossfade.routing.owned import (
-    RouteOwner,
-    is_as_written,
-    problem_of_ownership,
+    WeightedRouter,
     render_metadata,
     stamp,
 )
-from crossfade.routing.router import TrafficRouter
 from crossfade.routing.shares import (
-    are_whole_percents,
-    percents,
-    replicas_for_weight,
     revision_of,
     whole_number,
 )
@@ -49,10 +41,9 @@ DEFAULT_WEIGHT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRouteRouter(TrafficRouter):
+class OwnRouteRouter(WeightedRouter):
     """Splits traffic by an HTTPRoute that is created, owned and put right by Crossfade."""
 
-    owner: RouteOwner
     gateway: GatewayTraffic
     port: int
 
@@ -63,57 +54,18 @@ class OwnRouteRouter(TrafficRouter):
 
     @property
     @override
-    def joins(self) -> bool:
-        return False
-
-    @override
-    def observe(self, live: Manifest | None, ready: Mapping[str, int]) -> RouteState:
-        if live is None:
-            return RouteState(found=False)
-        foreign = self._foreign(live)
-        if foreign:
-            return RouteState(
-                found=True, current=False, in_force=False, problem=foreign, writable=False
-            )
-        weights, malformed = self._weights(live)
-        problem = malformed or problem_of_acceptance(live)
-        return RouteState(
-            found=True,
-            weights=percents(weights),
-            current=not malformed
-            and are_whole_percents(weights)
-            and is_as_written(self._manifest(weights), live),
-            in_force=not problem,
-            problem=problem,
-        )
-
-    @override
-    def original_backend(self, live: Manifest | None) -> Manifest | None:
-        return None
-
-    @override
-    def render(self, split: Split, live: Manifest | None) -> Write:
-        if live is not None and (foreign := self._foreign(live)):
-            raise RouteError(foreign)
-        return Apply(self._manifest(weights_of(split)))
-
-    @override
-    def restore(self, live: Manifest | None) -> Write | None:
-        return None
-
-    @override
-    def canary_replicas(self, weight: int, full: int) -> int:
-        return replicas_for_weight(weight, full)
-
-    def _foreign(self, live: Manifest) -> str:
-        advice = (
+    def _advice(self) -> str:
+        return (
             "delete it, or join it with spec.traffic.gateway.routeRef from a ModelDeployment"
             " of another name"
         )
-        return problem_of_ownership(live, self.owner, advice)
 
+    @override
+    def _problem(self, live: Manifest) -> str:
+        return problem_of_acceptance(live)
+
+    @override
     def _weights(self, live: Manifest) -> tuple[dict[str, int], str]:
-        """Return the raw weights by revision, and what is wrong with them."""
         weights: dict[str, int] = {}
         for rule in live.get("spec", {}).get("rules") or ():
             for entry in rule.get("backendRefs") or ():
@@ -125,6 +77,7 @@ class OwnRouteRouter(TrafficRouter):
                     weights[revision] = weights.get(revision, 0) + weight
         return weights, ""
 
+    @override
     def _manifest(self, weights: Mapping[str, int]) -> Manifest:
         bare = self._body([])
         return stamp(self._body([self._backend(r, w) for r, w in weights.items()]), bare)
@@ -155,13 +108,6 @@ class OwnRouteRouter(TrafficRouter):
             "port": self.port,
             "weight": weight,
         }
-
-
-def weights_of(split: Split) -> dict[str, int]:
-    """Return the percent of each backend to list: one at weight 0 is listed too."""
-    if split.canary is None:
-        return {split.stable: 100}
-    return {split.stable: 100 - split.weight, split.canary: split.weight}
 
 
 def _parent(ref: ParentRef) -> Manifest:

@@ -19,23 +19,14 @@ from typing import Final
 from typing_extensions import override
 
 from crossfade.api.v1alpha1 import IstioTraffic
-from crossfade.core.actions import Apply, Manifest, ObjectRef, Split, Write
-from crossfade.core.observation import RouteState
-from crossfade.errors import RouteError
+from crossfade.core.actions import Manifest, ObjectRef
 from crossfade.names import child_name
-from crossfade.routing.gateway_api import weights_of
 from crossfade.routing.owned import (
-    RouteOwner,
-    is_as_written,
-    problem_of_ownership,
+    WeightedRouter,
     render_metadata,
     stamp,
 )
-from crossfade.routing.router import TrafficRouter
 from crossfade.routing.shares import (
-    are_whole_percents,
-    percents,
-    replicas_for_weight,
     revision_of,
     whole_number,
 )
@@ -47,10 +38,9 @@ MESH: Final = "mesh"
 
 
 @dataclass(frozen=True, slots=True)
-class IstioRouter(TrafficRouter):
+class IstioRouter(WeightedRouter):
     """Splits traffic by the destinations of a VirtualService."""
 
-    owner: RouteOwner
     istio: IstioTraffic
     port: int
 
@@ -61,56 +51,16 @@ class IstioRouter(TrafficRouter):
 
     @property
     @override
-    def joins(self) -> bool:
-        return False
+    def _advice(self) -> str:
+        return "delete it, or rename the ModelDeployment"
 
     @override
-    def observe(self, live: Manifest | None, ready: Mapping[str, int]) -> RouteState:
-        if live is None:
-            return RouteState(found=False)
-        foreign = self._foreign(live)
-        if foreign:
-            return RouteState(
-                found=True, current=False, in_force=False, problem=foreign, writable=False
-            )
-        weights, malformed = self._weights(live)
-        problem = malformed or _problem_of_status(live)
-        return RouteState(
-            found=True,
-            weights=percents(weights),
-            current=not malformed
-            and are_whole_percents(weights)
-            and is_as_written(self._manifest(weights), live),
-            in_force=not problem,
-            problem=problem,
-        )
+    def _problem(self, live: Manifest) -> str:
+        return _problem_of_status(live)
 
     @override
-    def original_backend(self, live: Manifest | None) -> Manifest | None:
-        return None
-
-    @override
-    def render(self, split: Split, live: Manifest | None) -> Write:
-        if live is not None and (foreign := self._foreign(live)):
-            raise RouteError(foreign)
-        return Apply(self._manifest(weights_of(split)))
-
-    @override
-    def restore(self, live: Manifest | None) -> Write | None:
-        return None
-
-    @override
-    def canary_replicas(self, weight: int, full: int) -> int:
-        return replicas_for_weight(weight, full)
-
-    def _foreign(self, live: Manifest) -> str:
-        return problem_of_ownership(live, self.owner, "delete it, or rename the ModelDeployment")
-
     def _weights(self, live: Manifest) -> tuple[dict[str, int], str]:
-        """Return the raw weights by revision, and what is wrong with them.
-
-        A destination without a weight gets nothing, unless it is the only one.
-        """
+        """Read them; a destination without a weight gets nothing, unless it is the only one."""
         weights: dict[str, int] = {}
         for route in live.get("spec", {}).get("http") or ():
             destinations = route.get("route") or ()
@@ -134,6 +84,7 @@ class IstioRouter(TrafficRouter):
         """Spell a Service's name in full: Istio completes short ones by rules of its own."""
         return f"{service}.{self.owner.namespace}.svc.cluster.local"
 
+    @override
     def _manifest(self, weights: Mapping[str, int]) -> Manifest:
         destinations = [
             {

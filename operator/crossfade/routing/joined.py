@@ -45,7 +45,7 @@ from crossfade.core.observation import RouteState
 from crossfade.errors import RouteError
 from crossfade.names import child_name
 from crossfade.routing.acceptance import problem_of_acceptance
-from crossfade.routing.gateway_api import API_VERSION, DEFAULT_WEIGHT, HTTP_ROUTE, weights_of
+from crossfade.routing.gateway_api import API_VERSION, DEFAULT_WEIGHT, HTTP_ROUTE
 from crossfade.routing.router import TrafficRouter
 from crossfade.routing.shares import (
     are_whole_percents,
@@ -171,7 +171,7 @@ class JoinedRouteRouter(TrafficRouter):
                 "name": child_name(self.name, revision),
                 "weight": percent * total // 100,
             }
-            for revision, percent in weights_of(split).items()
+            for revision, percent in split.weights.items()
         ]
         return self._replace(live, place, new)
 

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from crossfade.core.actions import Manifest
+from typing_extensions import override
+
+from crossfade.core.actions import Apply, Manifest, Split, Write
+from crossfade.core.observation import RouteState
+from crossfade.errors import RouteError
 from crossfade.names import ANNOTATION_ROUTE_HASH, API_VERSION, KIND, child_labels
+from crossfade.routing.router import TrafficRouter
+from crossfade.routing.shares import are_whole_percents, percents, replicas_for_weight
 
 _HASH_LENGTH: Final = 16
 
@@ -23,6 +31,90 @@ class RouteOwner:
     name: str
     namespace: str
     uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedRouter(TrafficRouter, ABC):
+    """Splits traffic by an object that Crossfade creates, owns and puts right."""
+
+    owner: RouteOwner
+
+    @property
+    @override
+    def joins(self) -> bool:
+        return False
+
+    @override
+    def observe(self, live: Manifest | None, ready: Mapping[str, int]) -> RouteState:
+        if live is None:
+            return RouteState(found=False)
+        foreign = self._foreign(live)
+        if foreign:
+            return RouteState(
+                found=True, current=False, in_force=False, problem=foreign, writable=False
+            )
+        return self._read(live, ready)
+
+    @override
+    def original_backend(self, live: Manifest | None) -> Manifest | None:
+        return None
+
+    @override
+    def render(self, split: Split, live: Manifest | None) -> Write:
+        if live is not None and (foreign := self._foreign(live)):
+            raise RouteError(foreign)
+        return Apply(self._manifest(split.weights))
+
+    @override
+    def restore(self, live: Manifest | None) -> Write | None:
+        return None
+
+    def _foreign(self, live: Manifest) -> str:
+        return problem_of_ownership(live, self.owner, self._advice)
+
+    @property
+    @abstractmethod
+    def _advice(self) -> str:
+        """What to do about an object of our name that is somebody else's; ends a sentence."""
+
+    @abstractmethod
+    def _read(self, live: Manifest, ready: Mapping[str, int]) -> RouteState:
+        """Read an object that is ours."""
+
+    @abstractmethod
+    def _manifest(self, weights: Mapping[str, int]) -> Manifest:
+        """Build the object for weights by revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedRouter(OwnedRouter):
+    """An owned object that carries weights itself."""
+
+    @override
+    def canary_replicas(self, weight: int, full: int) -> int:
+        return replicas_for_weight(weight, full)
+
+    @override
+    def _read(self, live: Manifest, ready: Mapping[str, int]) -> RouteState:
+        weights, malformed = self._weights(live)
+        problem = malformed or self._problem(live)
+        return RouteState(
+            found=True,
+            weights=percents(weights),
+            current=not malformed
+            and are_whole_percents(weights)
+            and is_as_written(self._manifest(weights), live),
+            in_force=not problem,
+            problem=problem,
+        )
+
+    @abstractmethod
+    def _weights(self, live: Manifest) -> tuple[dict[str, int], str]:
+        """Return the raw weights by revision, and what is wrong with them."""
+
+    @abstractmethod
+    def _problem(self, live: Manifest) -> str:
+        """Say why the newest generation is not in force; "" when it is."""
 
 
 def render_metadata(owner: RouteOwner) -> Manifest:

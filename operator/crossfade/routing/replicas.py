@@ -22,19 +22,15 @@ from typing import Final
 
 from typing_extensions import override
 
-from crossfade.core.actions import Apply, Manifest, ObjectRef, Split, Write
+from crossfade.core.actions import Manifest, ObjectRef
 from crossfade.core.observation import RouteState
-from crossfade.errors import RouteError
 from crossfade.names import ANNOTATION_WEIGHTS, LABEL_NAME, LABEL_REVISION, selector_labels
-from crossfade.routing.gateway_api import weights_of
 from crossfade.routing.owned import (
-    RouteOwner,
+    OwnedRouter,
     agrees,
     is_as_written,
-    problem_of_ownership,
     render_metadata,
 )
-from crossfade.routing.router import TrafficRouter
 from crossfade.routing.shares import percents
 
 SERVICE: Final = "Service"
@@ -42,10 +38,9 @@ PORT_NAME: Final = "http"
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicasRouter(TrafficRouter):
+class ReplicasRouter(OwnedRouter):
     """Splits traffic by the number of ready pods behind one Service."""
 
-    owner: RouteOwner
     port: int
 
     @property
@@ -53,24 +48,12 @@ class ReplicasRouter(TrafficRouter):
     def target(self) -> ObjectRef:
         return ObjectRef("v1", SERVICE, self.owner.namespace, self.owner.name)
 
-    @property
     @override
-    def joins(self) -> bool:
-        return False
-
-    @override
-    def observe(self, live: Manifest | None, ready: Mapping[str, int]) -> RouteState:
+    def _read(self, live: Manifest, ready: Mapping[str, int]) -> RouteState:
         """Read the Service; in force means that it selects what it should.
 
         kube-proxy follows within about a second, and nothing in the API says when.
         """
-        if live is None:
-            return RouteState(found=False)
-        foreign = self._foreign(live)
-        if foreign:
-            return RouteState(
-                found=True, current=False, in_force=False, problem=foreign, writable=False
-            )
         selector = live.get("spec", {}).get("selector") or {}
         weights = _weights_asked_for(live)
         if self._selector(weights) == selector:
@@ -87,20 +70,6 @@ class ReplicasRouter(TrafficRouter):
         return RouteState(found=True, weights=actual, current=False, problem=problem)
 
     @override
-    def original_backend(self, live: Manifest | None) -> Manifest | None:
-        return None
-
-    @override
-    def render(self, split: Split, live: Manifest | None) -> Write:
-        if live is not None and (foreign := self._foreign(live)):
-            raise RouteError(foreign)
-        return Apply(self._manifest({r: w for r, w in weights_of(split).items() if w}))
-
-    @override
-    def restore(self, live: Manifest | None) -> Write | None:
-        return None
-
-    @override
     def canary_replicas(self, weight: int, full: int) -> int:
         """Return the pods whose share beside ``full`` stable ones comes nearest to ``weight``.
 
@@ -114,12 +83,13 @@ class ReplicasRouter(TrafficRouter):
             key=lambda pods: abs(pods * 100 / (pods + full) - weight),
         )
 
-    def _foreign(self, live: Manifest) -> str:
-        advice = (
+    @property
+    @override
+    def _advice(self) -> str:
+        return (
             "delete it, or hand it over with the labels app.kubernetes.io/managed-by=crossfade and"
             f" {LABEL_NAME}={self.owner.name}"
         )
-        return problem_of_ownership(live, self.owner, advice)
 
     def _is_current(self, weights: Mapping[str, int], live: Manifest) -> bool:
         """Tell whether all but the split is as written; ports that others added stay theirs."""
@@ -134,8 +104,10 @@ class ReplicasRouter(TrafficRouter):
             return selector_labels(self.owner.name, next(iter(weights)))
         return {LABEL_NAME: self.owner.name} if weights else {}
 
+    @override
     def _manifest(self, weights: Mapping[str, int]) -> Manifest:
         """Build the Service; but for the annotation it is the address of other routers."""
+        weights = {revision: weight for revision, weight in weights.items() if weight}
         annotation = ",".join(f"{revision}={weight}" for revision, weight in weights.items())
         return {
             "apiVersion": "v1",
