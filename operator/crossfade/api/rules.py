@@ -92,12 +92,16 @@ _SPEC: Final = (
 
 _METRIC: Final = (
     Rule(
-        _exactly_one("errorRate", "latency", "query"),
-        "give exactly one of errorRate, latency and query",
+        _exactly_one("errorRate", "latency", "drift", "query"),
+        "give exactly one of errorRate, latency, drift and query",
     ),
     Rule(
         "!has(self.source) || !has(self.query)",
-        "source is for errorRate and latency; a query names its series itself",
+        "source is for counters and histograms; a query names its series itself",
+    ),
+    Rule(
+        "!has(self.warmupSeconds) || !has(self.query)",
+        "warmupSeconds is for counters and histograms; a query is evaluated as it is written",
     ),
     Rule(
         f"!has(self.errorRate) || !has(self.source) || {_countable('self.source')}",
@@ -221,6 +225,22 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule(
             _LIMIT.format("maxSlowPercent"),
             "latency needs a limit: give maxSlowPercent, worseThanStable, or both",
+        ),
+    ),
+    api.Drift.__name__: (
+        Rule(
+            _exactly_one("histogram", "counter"),
+            "drift needs a distribution: give histogram, or counter and label",
+        ),
+        Rule(
+            "has(self.counter) == has(self.label)",
+            "label goes with counter: its values are the categories",
+        ),
+    ),
+    api.DriftReference.__name__: (
+        Rule(
+            _exactly_one("shares", "configMap", "stableBeforeSeconds"),
+            "give exactly one of shares, configMap and stableBeforeSeconds",
         ),
     ),
     api.Query.__name__: _QUERY,

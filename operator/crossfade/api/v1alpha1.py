@@ -239,6 +239,15 @@ class SecretKeyRef(ApiModel):
     """The key in it."""
 
 
+class ConfigMapKeyRef(ApiModel):
+    """A key of a ConfigMap in the ModelDeployment's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The ConfigMap's name."""
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    """The key in it."""
+
+
 class SecretRef(ApiModel):
     """A Secret in the ModelDeployment's namespace."""
 
@@ -283,14 +292,31 @@ class Source(ApiModel):
     pods itself.
     """
 
-    preset: Literal["mlserver"] | None = None
-    """mlserver: the REST metrics of Seldon's MLServer."""
+    preset: (
+        Literal[
+            "mlserver",
+            "triton",
+            "vllm",
+            "kserve",
+            "torchserve",
+            "tensorflowServing",
+            "envoyGateway",
+            "istio",
+            "traefik",
+        ]
+        | None
+    ) = None
+    """The metrics of a model server, or of the gateway or mesh in front of it; docs/presets.md says
+    which series each one reads."""
     requests: SeriesSelector | None = None
     """The counter of all requests."""
     errors: SeriesSelector | None = None
     """The counter of the requests that failed: a part of the requests."""
     latency: SeriesSelector | None = None
-    """The classic histogram of request seconds, by its base name (without _bucket)."""
+    """The histogram of how long requests took, classic or native, by its base name (without
+    _bucket)."""
+    latency_unit: Literal["seconds", "milliseconds", "microseconds"] | None = None
+    """The unit of that histogram; by default seconds, or what the preset says."""
     namespace_label: Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")] = "namespace"
     """The label that holds a pod's namespace."""
     pod_label: Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")] = "pod"
@@ -302,10 +328,13 @@ class Source(ApiModel):
 
 
 class WorseThanStable(ApiModel):
-    """Harm is a rate that is higher than the stable version's over the same time."""
+    """Harm is a rate above ratio x stable's + minIncreasePercent, over the same time."""
 
-    ratio: Annotated[float, Field(ge=1, le=100)] = 1.2
+    ratio: Annotated[float, Field(ge=1, le=100)] = 1.1
     """How many times the stable version's rate is still tolerated."""
+    min_increase_percent: Annotated[float, Field(ge=0, lt=100)] = 0.1
+    """What is tolerated on top, in percentage points, so that a difference that nobody would notice
+    takes no version back."""
 
 
 class ErrorRate(ApiModel):
@@ -329,6 +358,49 @@ class Latency(ApiModel):
     """Compare with the stable version."""
 
 
+class ShareOf(ApiModel):
+    """What share of a reference distribution a bucket or a label's value has."""
+
+    value: Annotated[str, Field(max_length=253)]
+    """The label's value; for a histogram the bucket's upper border, such as "0.5" or "+Inf"."""
+    weight: Annotated[float, Field(ge=0)]
+    """Its share or its count; all weights together are taken as the whole."""
+
+
+class DriftReference(ApiModel):
+    """A distribution to compare with, beside the stable version: give exactly one."""
+
+    shares: Annotated[list[ShareOf], Field(min_length=2, max_length=200)] | None = None
+    """The distribution itself, for example of the training data."""
+    config_map: ConfigMapKeyRef | None = None
+    """A key of a ConfigMap in the ModelDeployment's namespace. Its text is YAML or JSON: a mapping
+    from a label's value, or a bucket's upper border, to its share or count."""
+    stable_before_seconds: Annotated[int, Field(ge=60, le=2_592_000)] | None = None
+    """What the stable version showed in so many seconds before the canary had traffic."""
+
+
+class Drift(ApiModel):
+    """A distribution that moves away from that of the stable version over the same time.
+
+    Of predictions, labels or inputs: a histogram, or a counter with a label. A version is rolled
+    back when the difference is certain and at least minEffect large. With a reference, it must
+    also have moved away from the reference; if stable has moved as well, the inputs moved: the
+    weight holds, and no version is blamed.
+    """
+
+    histogram: SeriesSelector | None = None
+    """A histogram of numbers, classic or native, by its base name (without _bucket)."""
+    counter: SeriesSelector | None = None
+    """A counter with one series for each label's value. Give label, too."""
+    label: Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")] | None = None
+    """The label of the counter whose values are the categories, at most 100 of them."""
+    min_effect: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """The smallest difference that counts, as a population stability index (PSI): by a common rule
+    of thumb less than 0.1 is little, and 0.25 is much."""
+    reference: DriftReference | None = None
+    """A distribution to compare with, beside the stable version."""
+
+
 class Query(ApiModel):
     """It is looked at every interval. Give max, min, or both.
 
@@ -349,7 +421,7 @@ class Query(ApiModel):
 
 
 class Metric(ApiModel):
-    """Something that tells good versions from bad: exactly one of errorRate, latency and query."""
+    """Tells good versions from bad by exactly one of errorRate, latency, drift and query."""
 
     name: Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
     """A name for messages, unique in the list."""
@@ -357,10 +429,15 @@ class Metric(ApiModel):
     """A limit on the share of requests that fail."""
     latency: Latency | None = None
     """A limit on the share of requests that are slower than a time."""
+    drift: Drift | None = None
+    """Predictions, labels or inputs whose distribution must not move."""
     query: Query | None = None
     """A limit on the result of any PromQL."""
     source: Source | None = None
     """Where this metric's series come from, instead of analysis.source. Not for a query."""
+    warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    """What pods answer in so many seconds after their first sample is no evidence: caches fill,
+    code is compiled. By default 30 for latency, else 0. Not for a query."""
 
 
 class Analysis(ApiModel):
@@ -370,6 +447,9 @@ class Analysis(ApiModel):
     """The Prometheus to ask."""
     interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
     """The time between two looks at the metrics, in seconds."""
+    false_rollback_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    """How likely a healthy version may be rolled back in a whole rollout, over all its metrics but
+    queries, however often they are looked at. Lower is slower."""
     source: Source | None = None
     """Where the counters and histograms of errorRate and latency come from."""
     metrics: Annotated[list[Metric], Field(min_length=1, max_length=16)]
@@ -463,6 +543,8 @@ class RolloutStatus(StatusModel):
     """How long it waited for a person before; not counted towards deadlineSeconds."""
     deadline_passed: bool = False
     """deadlineSeconds is over, and onDeadline is hold."""
+    warned_slow: bool = False
+    """It was said that a doubling of a rate would be seen only after deadlineSeconds."""
 
 
 class RejectedRevision(StatusModel):
@@ -480,6 +562,17 @@ class RejectedRevision(StatusModel):
     """When."""
 
 
+class StepForecast(StatusModel):
+    """What it takes to see twice the present error rate with 80 % probability at one weight."""
+
+    weight_percent: int
+    """The weight of the step."""
+    requests: int
+    """How many requests the canary must answer."""
+    seconds: int | None = None
+    """How long that takes at today's traffic; empty while there is none."""
+
+
 class MetricStatus(StatusModel):
     """What the last look at one metric said."""
 
@@ -489,6 +582,10 @@ class MetricStatus(StatusModel):
     """healthy, harm, notEnoughData or unavailable."""
     message: str
     """The verdict in words and numbers."""
+    alert: str = ""
+    """What people should know though no version is to blame: the inputs moved."""
+    forecast: list[StepForecast] = Field(default_factory=list)
+    """For each step of the ladder, how long a doubling of the rate goes unnoticed."""
 
 
 class Condition(StatusModel):

@@ -36,6 +36,27 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """How much speaks against the canary: what people are told as "340 : 1, needs 300 : 1"."""
+
+    log_e: float
+    """The logarithm of the e-value of the test that is closest to its threshold."""
+    log_needed: float
+    """The logarithm of the threshold: the number of tests over ``falseRollbackRate``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What it takes to see twice the present rate with 80 % probability at one weight."""
+
+    weight_percent: int
+    requests: int
+    """Answers of the canary."""
+    seconds: int | None
+    """At today's traffic; None while there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricAnswer:
     """One metric, one look."""
 
@@ -43,3 +64,9 @@ class MetricAnswer:
     verdict: Verdict
     message: str
     """For people: what was seen and, where it holds, what is missing. One sentence, no period."""
+    evidence: Evidence | None = None
+    """None: nothing was counted yet, or the metric is a query."""
+    alert: str = ""
+    """What people should know though no version is to blame; "" for nothing."""
+    forecast: tuple[Forecast, ...] = ()
+    """One for each step of the ladder; empty where nothing can be said yet."""

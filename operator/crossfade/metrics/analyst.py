@@ -37,6 +37,8 @@ class Subject:
     """When the present weight was seen in force; None: not yet, so no answer is ``healthy``."""
     min_requests: int
     """Requests that the canary must have answered since ``in_force_at`` to be ``healthy``."""
+    ladder: tuple[int, ...] = ()
+    """The weights of the steps in percent, for the forecast; empty: none is wanted."""
 
 
 class Analyst(Protocol):
