@@ -45,16 +45,23 @@ class _Kept:
 class PrometheusAnalyst:
     """The analyst of the operator. Looks at different ModelDeployments may run at once."""
 
-    def __init__(self, prom: Prom, secrets: SecretReader, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        prom: Prom,
+        secrets: SecretReader,
+        clock: Callable[[], float],
+        batcher: Batcher | None = None,
+    ) -> None:
         """Judge by what ``prom`` answers.
 
         Args:
             prom: the client edge, a :class:`~crossfade.metrics.prometheus.PrometheusClient`.
             secrets: reads credentials.
             clock: monotonic seconds, for the age of credentials; ``time.monotonic``.
+            batcher: gets raw samples; by default one that asks ``prom``.
         """
         self._prom = prom
-        self._batcher = Batcher(prom)
+        self._batcher = batcher if batcher is not None else Batcher(prom)
         self._endpoints = Endpoints(secrets, clock)
         self._kept: dict[NamespacedName, _Kept] = {}
 
