@@ -5,7 +5,8 @@
     ├── RouteError             the route cannot be written as asked; weights hold
     ├── ClusterError           the API server refused or did not answer
     │   └── ConflictError      somebody else wrote first: look again and retry
-    └── MetricSourceError      Prometheus refused, timed out or answered nonsense; weights hold
+    ├── MetricSourceError      Prometheus refused, timed out or answered nonsense; weights hold
+    └── CommandError           a command of the command line cannot be carried out
 
 "No data", "not found" and "not settled" are values, not errors.
 """
@@ -35,3 +36,7 @@ class ConflictError(ClusterError):
 
 class MetricSourceError(CrossfadeError):
     """The metric source gave no usable answer: unreachable, refused, partial or malformed."""
+
+
+class CommandError(CrossfadeError):
+    """A command cannot be carried out; the message tells the person what to do."""
