@@ -2,20 +2,22 @@
 
 Looks fall on a common grid, so at an interval's boundary every rollout asks for the same series
 of other pods. Questions to one endpoint for one selector within 20 ms become one query with the
-union of their namespaces and pods, and the answer is split by pod name again. The number of
-queries does not grow with the number of rollouts, but for regular expressions of bounded length.
+union of their namespaces and pods, and the answer is split by pod name again, or by what a gateway
+calls the pods. The number of queries does not grow with the number of rollouts, but for regular
+expressions of bounded length.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from crossfade.metrics.endpoints import Endpoint
 from crossfade.metrics.prometheus import Prom, RawSeries
-from crossfade.metrics.selectors import Matcher, Selector, any_of, escape_regex
+from crossfade.metrics.selectors import Matcher, Selector, any_of
 
 GATHER_SECONDS: Final = 0.02
 """How long the first question waits for others."""
@@ -26,19 +28,22 @@ MAX_TOGETHER: Final = 50
 MAX_REGEX: Final = 5000
 """Characters of the pods' regular expression: a proxy may refuse URLs over 8 KiB."""
 
-POD_NAME_KEPT: Final = 58
-"""How much of a long Deployment's name survives in its pods' names: the API server cuts a
-generateName to 63 - 5 characters (apiserver/pkg/storage/names/generate.go)."""
+_WORD: Final = re.compile(r"[a-z0-9]+")
+"""What names of Kubernetes are made of, apart from what separates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """Which pods' series are wanted."""
+    """Which series are wanted: of some revisions' pods, or of a gateway about these pods."""
 
-    namespace_label: str
-    pod_label: str
+    label: str
+    """Whose value tells the revision: by a mark that it starts with, after what is before it."""
+    marks: tuple[str, ...]
+    before: str
+    """A regular expression of what may stand before a mark; empty: nothing."""
+    namespace_label: str | None
+    """None: the marks have the namespace."""
     namespace: str
-    prefixes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class _Batch:
     questions: list[_Asked] = field(default_factory=list)
 
 
-_Key = tuple[Endpoint, Selector, str, str, int]
+_Key = tuple[Endpoint, Selector, str, str, str | None, int]
 
 
 class Batcher:
@@ -121,8 +126,8 @@ def _key(question: Question) -> _Key:
     while reach > 4:  # noqa: PLR2004
         reach, scale = reach / 4, scale + 1
     pods = question.pods
-    labels = (pods.namespace_label, pods.pod_label) if pods else ("", "")
-    return (question.endpoint, question.selector, *labels, scale)
+    how = (pods.label, pods.before, pods.namespace_label) if pods else ("", "", None)
+    return (question.endpoint, question.selector, *how, scale)
 
 
 def _chunks(waiting: Sequence[_Asked]) -> Iterable[list[_Asked]]:
@@ -130,7 +135,7 @@ def _chunks(waiting: Sequence[_Asked]) -> Iterable[list[_Asked]]:
     length = 0
     for one in waiting:
         pods = one[0].pods
-        size = sum(len(prefix) + 1 for prefix in pods.prefixes) if pods else 0
+        size = sum(len(mark) + 1 for mark in pods.marks) if pods else 0
         if chunk and (len(chunk) == MAX_TOGETHER or length + size > MAX_REGEX):
             yield chunk
             chunk, length = [], 0
@@ -146,42 +151,44 @@ def _union(questions: list[Question]) -> Selector:
     wanted = [q.pods for q in questions if q.pods is not None]
     if not wanted:
         return selector
-    namespaces = sorted({pods.namespace for pods in wanted})
-    prefixes = sorted({_cut(p) for pods in wanted for p in pods.prefixes})
-    start = "|".join(escape_regex(prefix) for prefix in prefixes)
-    return selector.matching(
-        Matcher(wanted[0].namespace_label, "=~", any_of(namespaces)),
-        Matcher(wanted[0].pod_label, "=~", f"({start}).*"),
-    )
+    how = wanted[0]
+    if how.namespace_label is not None:
+        namespaces = sorted({pods.namespace for pods in wanted})
+        selector = selector.matching(Matcher(how.namespace_label, "=~", any_of(namespaces)))
+    start = any_of(sorted({mark for pods in wanted for mark in pods.marks}))
+    return selector.matching(Matcher(how.label, "=~", f"{how.before}({start}).*"))
 
 
-def _cut(prefix: str) -> str:
-    return prefix[:POD_NAME_KEPT]
-
-
-def belongs(pod: str, prefix: str) -> bool:
-    """Tell whether a pod's name is of a revision, also when the name had to be cut."""
-    return pod.startswith(_cut(prefix))
+def marked(value: str, mark: str, before: str) -> bool:
+    """Tell whether a label's value is of the revision with this mark."""
+    at = value.rfind(mark)
+    return at >= 0 and re.fullmatch(before, value[:at]) is not None
 
 
 def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawSeries]]:
-    """Return each question's part of a common answer, by looking up what a pod starts with."""
+    """Return each question's part of a common answer.
+
+    A mark ends with a revision, so only marks whose last word is in the value are looked at.
+    """
     shares: list[list[RawSeries]] = [[] for _ in questions]
-    owners: dict[tuple[str, str], list[int]] = {}
+    owners: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for i, question in enumerate(questions):
-        if question.pods is None:
+        pods = question.pods
+        if pods is None:
             shares[i] = answer
             continue
-        for prefix in question.pods.prefixes:
-            owners.setdefault((question.pods.namespace, _cut(prefix)), []).append(i)
-    pods = questions[0].pods
-    if pods is None:
+        namespace = pods.namespace if pods.namespace_label is not None else ""
+        for mark in pods.marks:
+            owners.setdefault((namespace, _WORD.findall(mark)[-1]), []).append((mark, i))
+    how = questions[0].pods
+    if how is None:
         return shares
     for series in answer:
-        namespace = series.labels.get(pods.namespace_label, "")
-        pod = series.labels.get(pods.pod_label, "")
-        ends = [i + 1 for i, char in enumerate(pod) if char == "-"] + [POD_NAME_KEPT]
-        mine = {i for end in set(ends) for i in owners.get((namespace, pod[:end]), ())}
-        for i in mine:
+        namespace = series.labels.get(how.namespace_label, "") if how.namespace_label else ""
+        value = series.labels.get(how.label, "")
+        near = [
+            at for word in set(_WORD.findall(value)) for at in owners.get((namespace, word), ())
+        ]
+        for i in {i for mark, i in near if marked(value, mark, how.before)}:
             shares[i].append(series)
     return shares

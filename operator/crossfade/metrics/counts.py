@@ -12,12 +12,13 @@ from crossfade.evidence.ledger import Ledger, Limits
 from crossfade.evidence.rules import Answer, Asked, judge
 from crossfade.evidence.verdicts import Verdict
 from crossfade.metrics.analyst import Arm, Subject
-from crossfade.metrics.batching import Batcher, Pods, Question, belongs
+from crossfade.metrics.batching import Batcher, Pods, Question, marked
 from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.presets import Place
 from crossfade.metrics.prometheus import RawSeries
 from crossfade.metrics.selectors import Matcher, Selector, any_of
 from crossfade.metrics.sources import Join, Plan, Term
-from crossfade.names import NamespacedName, pod_prefix
+from crossfade.names import NamespacedName, child_name
 
 LOOK_BACK_SECONDS: Final = 300.0
 """How long before the evidence begins samples are read, for baselines and the scrape interval.
@@ -48,7 +49,7 @@ class Arms:
     """Tells whose a series is, and asks for both versions' series at once."""
 
     def __init__(self, key: NamespacedName, join: Join, canary: Arm, stable: Arm | None) -> None:
-        """Join by pod name, or by the version's label.
+        """Join by pod name, by a gateway's name for the version, or by the version's label.
 
         Raises:
             InvalidSpecError: both versions are called the same, and the label tells them apart.
@@ -56,7 +57,8 @@ class Arms:
         self._key = key
         self._join = join
         arms = {Side.CANARY: canary} | ({Side.STABLE: stable} if stable else {})
-        self._prefixes = {side: pod_prefix(key.name, arm.revision) for side, arm in arms.items()}
+        self._place = join.place or Place(join.pod_label, "{child}-")
+        self._marks = {side: _mark(self._place, key, arm) for side, arm in arms.items()}
         self._versions = {arm.version: side for side, arm in arms.items()}
         if join.version_label is not None and len(self._versions) < len(arms):
             raise InvalidSpecError(
@@ -71,23 +73,24 @@ class Arms:
             of = of.matching(Matcher(join.version_label, "=~", any_of(sorted(self._versions))))
             return Question(endpoint, of, None, start, end)
         pods = Pods(
-            join.namespace_label,
-            join.pod_label,
+            self._place.label,
+            tuple(self._marks.values()),
+            self._place.before,
+            join.namespace_label if join.place is None else None,
             self._key.namespace,
-            tuple(self._prefixes.values()),
         )
         return Question(endpoint, of, pods, start, end)
 
     def owner(self, series: RawSeries) -> tuple[Side, str] | None:
-        """Return the side and the pod (or the exporter) of a series; None: nobody's."""
+        """Return the side and the pod (or the exporter) that counts; None: it is nobody's."""
         labels = series.labels
         if self._join.version_label is not None:
             side = self._versions.get(labels.get(self._join.version_label, ""))
             return (side, labels.get("instance", "")) if side else None
-        pod = labels.get(self._join.pod_label, "")
-        for side, prefix in self._prefixes.items():
-            if belongs(pod, prefix):
-                return side, pod
+        value = labels.get(self._place.label, "")
+        for side, mark in self._marks.items():
+            if marked(value, mark, self._place.before):
+                return side, labels.get(self._join.pod_label) or labels.get("instance", "")
         return None
 
     def whose(self, side: Side) -> str:
@@ -95,7 +98,14 @@ class Arms:
         if self._join.version_label is not None:
             version = next(v for v, s in self._versions.items() if s is side)
             return f'with {self._join.version_label}="{version}"'
-        return f"for pods {self._prefixes[side]}*"
+        if self._join.place is not None:
+            return f"whose {self._place.label} names {self._marks[side]}*"
+        return f"for pods {self._marks[side]}*"
+
+
+def _mark(place: Place, key: NamespacedName, arm: Arm) -> str:
+    child = child_name(key.name, arm.revision)
+    return place.mark.format(namespace=key.namespace, child=child)
 
 
 def identity(series: RawSeries) -> str:
@@ -144,7 +154,7 @@ class CountsFold:
         self._from = max(self._first, end - LOOK_BACK_SECONDS)
         if resume is not None:
             self._from = resume / 1000
-        if self._plan.border_seconds is not None:
+        if self._plan.border is not None:
             await self._check_border(batcher, endpoint, now)
 
     def _taken(self, term: Term, answer: list[RawSeries]) -> list[Series]:
@@ -167,7 +177,7 @@ class CountsFold:
             MetricSourceError: the message names the borders next to it.
         """
         lacking = self._counted - self._bordered
-        border = self._plan.border_seconds
+        border, unit = self._plan.border, self._plan.unit_milliseconds
         if not lacking or border is None:
             return
         buckets = self._plan.terms[-1].selector
@@ -177,11 +187,11 @@ class CountsFold:
         for series in await batcher.samples(question):
             owner = self._arms.owner(series)
             if owner in lacking:
-                borders.add(_seconds(series.labels.get("le", "")))
+                borders.add(_number(series.labels.get("le", "")) * unit)
         whose = " and ".join(sorted({side.value for side, _ in lacking}))
         raise MetricSourceError(
-            f"maxMilliseconds {border * 1000:g} is no bucket border of {whose}; "
-            f"{_nearest(border, borders)}"
+            f"maxMilliseconds {border * unit:g} is no bucket border of {whose}; "
+            f"{_nearest(border * unit, borders)}"
         )
 
     def judge(self, subject: Subject, now: datetime) -> Answer:
@@ -223,7 +233,7 @@ def _limits(metric: Metric) -> Limits:
     return Limits(percent / 100 if percent is not None else None, worse.ratio if worse else None)
 
 
-def _seconds(le: str) -> float:
+def _number(le: str) -> float:
     try:
         return float(le)
     except ValueError:
@@ -233,5 +243,5 @@ def _seconds(le: str) -> float:
 def _nearest(border: float, borders: set[float]) -> str:
     below = max((b for b in borders if b < border), default=None)
     above = min((b for b in borders if border < b < float("inf")), default=None)
-    near = [f"{b * 1000:g}" for b in (below, above) if b is not None]
+    near = [f"{b:g}" for b in (below, above) if b is not None]
     return f"the nearest are {' and '.join(near)}" if near else "it has no buckets"

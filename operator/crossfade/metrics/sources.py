@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from crossfade.api.v1alpha1 import Analysis, Metric, Source
 from crossfade.errors import InvalidSpecError
+from crossfade.metrics.presets import PRESETS, Place, Unit
 from crossfade.metrics.selectors import Matcher, Selector, parse_selector
 
-_INFERENCE: Final = 'method="POST",path=~"/v2/models/.+/(infer|generate)(_stream)?"'
+_Which = Literal["requests", "errors", "latency"]
 
-PRESETS: Final = {
-    "mlserver": {
-        "requests": f"rest_server_requests_total{{{_INFERENCE}}}",
-        "errors": f'rest_server_requests_total{{{_INFERENCE},status_code=~"5.."}}',
-        "latency": f"rest_server_request_duration_seconds{{{_INFERENCE}}}",
-    }
+_LACKING: Final[dict[_Which, str]] = {
+    "requests": "no counter of requests: name one in source.requests",
+    "errors": "no counter of errors: name one in source.errors, or use latency",
+    "latency": "no latency histogram: name one in source.latency, or use errorRate",
 }
-"""The series of presets.
 
-mlserver: MLServer 1.7.1 adds starlette_exporter's PrometheusMiddleware with the prefix
-``rest_server`` (mlserver/rest/app.py, create_app; ``metrics_rest_server_prefix`` in settings.py).
-starlette_exporter 0.23.0 (middleware.py) counts ``<prefix>_requests_total`` and observes
-``<prefix>_request_duration_seconds``, both with the labels method, path, status_code and app_name.
-``group_paths`` is on, so the path is the route's, ``/v2/models/{model_name}/infer`` and the like
-(app.py, APIRoute: infer, generate, infer_stream, generate_stream, each also with a version), and
-readiness probes and metadata, which are other paths, are not counted. Its buckets are
-prometheus_client's defaults: 5, 10, 25, 50, 75, 100, 250, 500, 750 ms, 1, 2.5, 5, 7.5 and 10 s.
-"""
+_MILLISECONDS: Final[dict[Unit, float]] = {
+    "seconds": 1000,
+    "milliseconds": 1,
+    "microseconds": 0.001,
+}
+"""How many milliseconds each unit has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,8 @@ class Join:
     namespace_label: str
     pod_label: str
     version_label: str | None
+    place: Place | None = None
+    """Where a gateway's series name the version; then namespace and pod are the gateway's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,10 @@ class Plan:
     """The bad ones first: they are asked for first, so that an answer that knows one scrape more
     never knows of bad requests without the requests."""
     join: Join
-    border_seconds: float | None = None
-    """The bucket border of a latency metric."""
+    border: float | None = None
+    """The bucket border of a latency metric, in the histogram's unit."""
+    unit_milliseconds: float = 1000
+    """How many milliseconds the histogram's unit has."""
 
 
 def plan_of(analysis: Analysis, metric: Metric) -> Plan:
@@ -68,16 +67,18 @@ def plan_of(analysis: Analysis, metric: Metric) -> Plan:
         InvalidSpecError: a series that the metric needs is not named, or is no selector.
     """
     source = _source(analysis, metric)
-    join = Join(source.namespace_label, source.pod_label, source.version_label)
     if metric.latency is not None:
-        base = _selector(source, "latency")
-        seconds = metric.latency.max_milliseconds / 1000
-        border = Matcher("le", "=~", "|".join(_spellings(seconds)))
+        (base,) = _selectors(source, "latency")
+        unit = _MILLISECONDS[_unit(source)]
+        border = metric.latency.max_milliseconds / unit
+        matcher = Matcher("le", "=~", "|".join(_spellings(border)))
         count = Term(base.suffixed("_count"), 1, 1)
-        fast = Term(base.suffixed("_bucket").matching(border), 0, -1)
-        return Plan((count, fast), join, seconds)
-    errors = Term(_selector(source, "errors"), 0, 1)
-    return Plan((errors, Term(_selector(source, "requests"), 1, 0)), join)
+        fast = Term(base.suffixed("_bucket").matching(matcher), 0, -1)
+        return Plan((count, fast), _join(source), border, unit)
+    errors, requests = _selectors(source, "errors"), _selectors(source, "requests")
+    bad = [Term(selector, int(selector in requests), 1) for selector in errors]
+    rest = [Term(selector, 1, 0) for selector in requests if selector not in errors]
+    return Plan((*bad, *rest), _join(source))
 
 
 def requests_plan(analysis: Analysis) -> Plan | None:
@@ -86,8 +87,8 @@ def requests_plan(analysis: Analysis) -> Plan | None:
     source = next((one for one in sources if one is not None), None)
     if source is None or (source.requests is None and source.preset is None):
         return None
-    join = Join(source.namespace_label, source.pod_label, source.version_label)
-    return Plan((Term(_selector(source, "requests"), 1, 0),), join)
+    terms = [Term(selector, 1, 0) for selector in _selectors(source, "requests")]
+    return Plan(tuple(terms), _join(source))
 
 
 def _source(analysis: Analysis, metric: Metric) -> Source:
@@ -97,20 +98,46 @@ def _source(analysis: Analysis, metric: Metric) -> Source:
     return source
 
 
-def _selector(source: Source, which: str) -> Selector:
+def _join(source: Source) -> Join:
+    place = PRESETS[source.preset].place if source.preset is not None else None
+    return Join(source.namespace_label, source.pod_label, source.version_label, place)
+
+
+def _unit(source: Source) -> Unit:
+    if source.latency_unit is not None:
+        return source.latency_unit
+    return PRESETS[source.preset].unit if source.preset is not None else "seconds"
+
+
+def _selectors(source: Source, which: _Which) -> tuple[Selector, ...]:
+    """Return the selectors that the user names, else those of the preset: at least one.
+
+    Raises:
+        InvalidSpecError: there is none, or it is no selector.
+    """
     written: str | None = getattr(source, which)
-    if written is None and source.preset is not None:
-        written = PRESETS[source.preset][which]
-    if written is None:
+    if written is not None:
+        return (parse_selector(written),)
+    if source.preset is None:
         raise InvalidSpecError(f"write analysis.source.{which}, or a preset")
-    return parse_selector(written)
+    preset = PRESETS[source.preset]
+    match which:
+        case "requests":
+            known = preset.requests
+        case "errors":
+            known = preset.errors
+        case "latency":
+            known = () if preset.latency is None else (preset.latency,)
+    if not known:
+        raise InvalidSpecError(f"preset {source.preset} has {_LACKING[which]}")
+    return tuple(parse_selector(one) for one in known)
 
 
-def _spellings(seconds: float) -> list[str]:
+def _spellings(border: float) -> list[str]:
     """Return how exporters may write a border, as regular expressions.
 
     Prometheus 3 writes 1 as "1.0", Go's client as "1"; OpenMetrics asks for the former.
     """
-    plain = f"{seconds:.12f}".rstrip("0")
-    forms = {f"{seconds:g}", repr(seconds), plain.rstrip("."), plain + "0" * plain.endswith(".")}
+    plain = f"{border:.12f}".rstrip("0")
+    forms = {f"{border:g}", repr(border), plain.rstrip("."), plain + "0" * plain.endswith(".")}
     return sorted(form.replace(".", "\\.").replace("+", "\\+") for form in forms)
