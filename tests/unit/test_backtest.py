@@ -57,7 +57,9 @@ class Past(FakeProm):
         if grouped is None:
             return await super().steps(endpoint, promql, start, end, step)
         window = (end - start) * 1000
-        found = await super().instant(endpoint, f"{grouped[2]}[{window}ms]", end)
+        found = []
+        for selector in grouped[2].split(" or "):
+            found += await super().instant(endpoint, f"{selector}[{window}ms]", end)
         return [RawSeries({grouped[1]: s.labels[grouped[1]]}, s.values) for s in found]
 
     def scrape(self, second: float, revision: str, good: int, bad: int = 0) -> None:
@@ -281,8 +283,8 @@ def test_says_which_revisions_there_are_when_it_is_not_clear(command: Command) -
     assert err == (
         "crossfade: which revision is the canary and which the stable version is not clear; "
         "between 2026-11-24 12:00:00 and 12:10:00 UTC there are: "
-        f"{STABLE} (1 pod, seen 11:59:00 to 12:10:00), {CANARY} (1 pod, seen 11:59:50 to "
-        f"12:10:00), {OTHER} (1 pod, seen 12:00:30 to 12:00:30); "
+        f"{STABLE} (seen 11:59:00 to 12:10:00), {CANARY} (seen 11:59:50 to "
+        f"12:10:00), {OTHER} (seen 12:00:30 to 12:00:30); "
         "give --canary-revision and --stable-revision\n"
     )
     found = command.json("--canary-revision", OTHER, "--stable-revision", STABLE)
@@ -290,7 +292,7 @@ def test_says_which_revisions_there_are_when_it_is_not_clear(command: Command) -
     half = command("--canary-revision", OTHER)
     assert half[0] == 2
     unknown = command("--canary-revision", "zzzzzzzz")
-    assert unknown[2].startswith("crossfade: there are no pods of revision zzzzzzzz; between")
+    assert unknown[2].startswith("crossfade: there are no series of revision zzzzzzzz; between")
     same = command("--canary-revision", OTHER, "--stable-revision", OTHER)
     assert "canary and stable are the same revision" in same[2]
 
@@ -305,6 +307,19 @@ def test_one_revision_alone_is_not_compared(command: Command) -> None:
     for second in range(-10, 601, 5):
         command.past.scrape(second, STABLE, 100 + second)
     assert "there must be two revisions, a canary and a stable one; between" in command()[2]
+
+
+def test_finds_the_revisions_in_what_a_gateway_calls_them(command: Command) -> None:
+    for second in range(-10, 601, 5):
+        for revision, rate, since in ((STABLE, 18, -10), (CANARY, 2, 0)):
+            if second >= since:
+                command.past.sample(
+                    second, max(second, 0) * rate, "traefik_service_requests_total", code="200",
+                    service=f"gw-ml-fraud-svc-ml-fraud-{revision}-http", instance="traefik",
+                )  # fmt: skip
+    found = command.json(manifest=manifest_of(source={"preset": "traefik"}))
+    assert found["outcome"] == "ready"
+    assert (found["canary"]["revision"], found["stable"]["revision"]) == (CANARY, STABLE)
 
 
 def test_joins_by_a_version_label(command: Command) -> None:
@@ -456,7 +471,7 @@ async def test_samples_ahead_are_those_of_the_question() -> None:
     for second in range(0, 9001, 50):
         past.scrape(second, CANARY, second)
     ahead = SamplesAhead(past, START + 9000)
-    pods = Pods("namespace", "pod", "ml", (f"fraud-{CANARY}-",))
+    pods = Pods("pod", (f"fraud-{CANARY}-",), "", "namespace", "ml")
     for low, high in ((0, 9000), (3550, 3650), (100, 200), (7150, 7250), (8000, 9000)):
         question = Question(ENDPOINT, Selector("total"), pods, START + low, START + high)
         times = [[at - START for at, _ in s.values] for s in await ahead.samples(question)]

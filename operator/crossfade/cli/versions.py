@@ -13,6 +13,7 @@ from crossfade.cli.policy import Policy
 from crossfade.errors import CommandError
 from crossfade.metrics.analyst import Arm
 from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.presets import Place
 from crossfade.metrics.prometheus import Prom
 from crossfade.metrics.selectors import Matcher, Selector, escape_regex
 from crossfade.metrics.sources import Plan, requests_plan
@@ -42,9 +43,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Pods of one revision."""
+    """When a revision had series, in seconds."""
 
-    pods: int
     first: float
     last: float
 
@@ -74,7 +74,7 @@ async def find_arms(
     seen = await _revisions(prom, endpoint, plan, policy, asked)
     if not seen:
         raise CommandError(
-            f"there are no series of {plan.terms[-1].selector} for pods {policy.key.name}-* in "
+            f"there are no series of {_named(plan)} for pods {policy.key.name}-* in "
             f"namespace {policy.key.namespace} {_span(asked)}; correct the range, the namespace "
             "or spec.analysis.source"
         )
@@ -101,7 +101,9 @@ def choose(
         )
     for revision in (canary, stable):
         if revision is not None and revision not in seen:
-            raise CommandError(f"there are no pods of revision {revision}; {_listed(seen, asked)}")
+            raise CommandError(
+                f"there are no series of revision {revision}; {_listed(seen, asked)}"
+            )
     if asked.canary != asked.stable:
         canary = canary or _one_of(seen, by_version.get(asked.canary))
         stable = stable or _one_of(seen, by_version.get(asked.stable))
@@ -129,47 +131,54 @@ def _one_of(seen: Mapping[str, Seen], revision: str | None) -> str | None:
 async def _revisions(
     prom: Prom, endpoint: Endpoint, plan: Plan, policy: Policy, asked: Asked
 ) -> dict[str, Seen]:
-    """Return the revisions that had pods in the range."""
-    join, name = plan.join, policy.key.name
-    selector = plan.terms[-1].selector.matching(
-        Matcher(join.namespace_label, "=", policy.key.namespace),
-        Matcher(join.pod_label, "=~", f"{escape_regex(name)}-.+"),
-    )
+    """Return the revisions that had series in the range: of their pods, or of a gateway."""
+    join, key = plan.join, policy.key
+    place = join.place or Place(join.pod_label, "{child}-")
+    head, tail = place.mark.format(namespace=key.namespace, child="\0").split("\0")
+    matchers = [Matcher(place.label, "=~", f"{place.before}{escape_regex(head + key.name)}-.+")]
+    if join.place is None:
+        matchers.append(Matcher(join.namespace_label, "=", key.namespace))
     pattern = re.compile(
-        rf"{re.escape(name)}-([{REVISION_ALPHABET}]{{{REVISION_HASH_LENGTH}}})-.+", re.ASCII
+        f"{place.before}{re.escape(head + key.name)}-"
+        rf"(?P<revision>[{REVISION_ALPHABET}]{{{REVISION_HASH_LENGTH}}}){re.escape(tail)}.*"
     )
+    selectors = [term.selector.matching(*matchers) for term in plan.terms]
     found: dict[str, Seen] = {}
-    for pod, times in (await _times(prom, endpoint, selector, join.pod_label, asked)).items():
-        match = pattern.fullmatch(pod)
+    for value, times in (await _times(prom, endpoint, selectors, place.label, asked)).items():
+        match = pattern.fullmatch(value)
         if match is None or times[-1] < asked.start.timestamp():
             continue
-        known = found.get(match[1], Seen(0, times[0], times[-1]))
-        found[match[1]] = Seen(
-            known.pods + 1, min(known.first, times[0]), max(known.last, times[-1])
-        )
+        revision = match["revision"]
+        known = found.get(revision, Seen(times[0], times[-1]))
+        found[revision] = Seen(min(known.first, times[0]), max(known.last, times[-1]))
     return found
 
 
 async def _expect_versions(prom: Prom, endpoint: Endpoint, plan: Plan, asked: Asked) -> None:
-    label, selector = plan.join.version_label or "", plan.terms[-1].selector
-    found = await _times(prom, endpoint, selector, label, asked)
+    label, selectors = plan.join.version_label or "", [term.selector for term in plan.terms]
+    found = await _times(prom, endpoint, selectors, label, asked)
     for version in (asked.canary, asked.stable):
         if version not in found:
             there = ", ".join(sorted(found)) or "none"
             raise CommandError(
-                f'there are no series of {selector} with {label}="{version}" {_span(asked)}; '
+                f'there are no series of {_named(plan)} with {label}="{version}" {_span(asked)}; '
                 f"there are: {there}"
             )
 
 
 async def _times(
-    prom: Prom, endpoint: Endpoint, selector: Selector, label: str, asked: Asked
+    prom: Prom, endpoint: Endpoint, selectors: Sequence[Selector], label: str, asked: Asked
 ) -> dict[str, Sequence[float]]:
     """Return when each value of a label was seen."""
     start, end = int(asked.start.timestamp()) - BEFORE_SECONDS, int(asked.end.timestamp())
     step = -(-(end - start) // POINTS)
-    answer = await prom.steps(endpoint, f"group by ({label}) ({selector})", start, end, step)
+    query = f"group by ({label}) ({' or '.join(map(str, selectors))})"
+    answer = await prom.steps(endpoint, query, start, end, step)
     return {s.labels.get(label, ""): [at for at, _ in s.values] for s in answer if s.values}
+
+
+def _named(plan: Plan) -> str:
+    return " and ".join(str(term.selector) for term in plan.terms)
 
 
 def _needs_pods(analysis: Analysis, *, by_label: bool) -> bool:
@@ -188,8 +197,7 @@ def _needs_pods(analysis: Analysis, *, by_label: bool) -> bool:
 
 def _listed(seen: Mapping[str, Seen], asked: Asked) -> str:
     each = ", ".join(
-        f"{revision} ({one.pods} pod{'s' * (one.pods > 1)}, seen {_clock(one.first)} to "
-        f"{_clock(one.last)})"
+        f"{revision} (seen {_clock(one.first)} to {_clock(one.last)})"
         for revision, one in sorted(seen.items(), key=lambda item: item[1].first)
     )
     return f"{_span(asked)} there are: {each}"
