@@ -21,6 +21,7 @@ from crossfade.api.v1alpha1 import (
     RejectedRevision,
     RevisionStatus,
     RolloutStatus,
+    StepForecast,
 )
 from crossfade.errors import InvalidSpecError
 
@@ -57,9 +58,13 @@ rollout = models(
     not_ready_since=st.none() | moment,
     weighted_at=st.none() | moment,
     in_force_at=st.none() | moment,
+    lost_capacity=count,
     promoted_step=st.none() | count,
+    overruled=st.booleans(),
     paused_since=st.none() | moment,
+    paused_seconds=count,
     deadline_passed=st.booleans(),
+    warned_slow=st.booleans(),
 )
 rejected = models(
     RejectedRevision, revision=text, version=text, reason=text, message=text, at=moment
@@ -72,6 +77,17 @@ condition = models(
     last_transition_time=moment,
     reason=text,
     message=text,
+)
+forecast = models(
+    StepForecast, weight_percent=st.integers(0, 100), requests=count, seconds=st.none() | count
+)
+metric = models(
+    MetricStatus,
+    name=text,
+    verdict=text,
+    message=text,
+    alert=text,
+    forecast=st.lists(forecast, max_size=2),
 )
 json_object = st.dictionaries(
     text, st.recursive(st.booleans() | count | text, lambda inner: st.lists(inner, max_size=3))
@@ -89,7 +105,7 @@ statuses = models(
     promoted_at=st.none() | moment,
     drained_since=st.none() | moment,
     rejected=st.lists(rejected, max_size=2),
-    metrics=st.lists(models(MetricStatus, name=text, verdict=text, message=text), max_size=2),
+    metrics=st.lists(metric, max_size=2),
     joined_backend=st.none() | json_object,
     conditions=st.lists(condition, max_size=2),
 )

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from crossfade.evidence.verdicts import Verdict
+from crossfade.core.news import lasting
+from crossfade.evidence.verdicts import Forecast, Verdict
 from tests.unit.world import KEY, REF, World, healthy_world, manifest
 
 
 def rollout(**changes: Any) -> dict[str, Any]:
     """Return the world's rollout with changes."""
     return {**manifest()["spec"]["rollout"], **changes}
+
+
+Forecasting = Callable[[int], tuple[Forecast, ...]]
+
+
+def nothing_forecast(_look: int) -> tuple[Forecast, ...]:
+    return ()
+
+
+def restless_forecast(look: int) -> tuple[Forecast, ...]:
+    """Other numbers with every look, as traffic has it."""
+    return (Forecast(10, 2000 + look, 2000 - look), Forecast(50, 4000 + look, 800 - look))
+
+
+def slow_forecast(_look: int) -> tuple[Forecast, ...]:
+    """Even where it is shortest, a doubling is seen after 26 hours."""
+    return (Forecast(10, 2100, 5 * 86_400), Forecast(50, 4100, 26 * 3600))
 
 
 async def test_first_version_serves_once_its_pods_are_ready() -> None:
@@ -513,10 +532,12 @@ async def test_promote_overrules_an_unreachable_prometheus() -> None:
     assert world.weight == 50
 
 
-async def test_five_steps_of_ten_seconds_cost_few_writes() -> None:
+@pytest.mark.parametrize("forecast", [nothing_forecast, restless_forecast])
+async def test_five_steps_of_ten_seconds_cost_few_writes(forecast: Forecasting) -> None:
     steps = [{"weightPercent": w, "minSeconds": 10} for w in (5, 10, 20, 40, 60)]
     spec = rollout(steps=steps, probationSeconds=10)
     world = await healthy_world(rollout=spec)
+    world.analyst.forecast = forecast
     before = len(world.cluster.writes)
     world.apply(manifest("2.0.0", rollout=spec))
     await world.run_until(lambda: world.phase == "Healthy" and world.stable == "2.0.0")
@@ -603,3 +624,160 @@ async def test_more_replicas_in_the_middle_scale_both_versions() -> None:
         for d in world.deployments.values()
     }
     assert pods == {"fraud:1.0.0": 20, "fraud:2.0.0": 10}
+
+
+async def test_analyst_is_told_the_weights_of_the_ladder() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    await world.run(10)
+    ladders = [look.ladder for look in world.analyst.looks]
+    assert ladders[0] == (10, 50)
+    assert ladders[-1] == ()
+
+    world = await healthy_world(rollout={})
+    world.apply(manifest("2.0.0", rollout={}))
+    await world.run_until(lambda: world.weight == 25)
+    assert world.analyst.looks[-1].ladder == (5, 25, 50)
+
+
+async def test_forecast_is_in_the_status_and_is_refreshed_once_a_minute() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.analyst.forecast = restless_forecast
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    await world.run(120)
+    first, last = world.status["metrics"][0]["forecast"]
+    assert first == {
+        "weightPercent": 10,
+        "requests": first["requests"],
+        "seconds": first["seconds"],
+    }
+    assert first["requests"] + first["seconds"] == 4000
+    assert last["weightPercent"] == 50
+
+    written, looks = statuses_written(world), len(world.analyst.looks)
+    await world.run(600)
+    assert len(world.analyst.looks) - looks == 120
+    assert statuses_written(world) - written == 10
+    assert world.status["metrics"][0]["forecast"][0]["requests"] > first["requests"]
+
+
+def statuses_written(world: World) -> int:
+    return sum(1 for write in world.cluster.writes if write.startswith("status"))
+
+
+async def test_forecast_without_traffic_has_no_time() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.analyst.forecast = lambda _look: (Forecast(10, 2000, None),)
+    world.apply(manifest("2.0.0", rollout=rollout(deadlineSeconds=3600)))
+    await world.run(200)
+    assert world.status["metrics"][0]["forecast"] == [{"weightPercent": 10, "requests": 2000}]
+    assert "SlowDetection" not in world.reasons
+
+
+async def test_alert_is_written_at_once_and_told_once_while_it_stays() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    await world.run(100)
+    world.analyst.alert = "inputs moved: stable is 0.31 away from the reference"
+    looks = len(world.analyst.looks)
+    await world.run_until(lambda: "InputsMoved" in world.reasons, 10)
+    assert len(world.analyst.looks) - looks == 1
+    assert world.status["metrics"][0]["alert"] == world.analyst.alert
+    assert ("InputsMoved", f"errors: {world.analyst.alert}") in world.cluster.events
+
+    for tenths in range(60):
+        world.analyst.alert = f"inputs moved: stable is 0.{tenths} away from the reference"
+        await world.run(10)
+    assert world.reasons.count("InputsMoved") == 1
+    assert world.weight == 10
+
+
+async def test_alert_that_comes_back_is_told_again_but_not_when_it_flickers() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.analyst.alert = "inputs moved"
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    await world.run(20)
+    assert world.reasons.count("InputsMoved") == 1
+    world.analyst.alert = ""
+    await world.run(20)
+    assert world.status["metrics"][0]["alert"] == ""
+    world.analyst.alert = "inputs moved"
+    await world.run(1)
+    await world.run_until(lambda: world.reasons.count("InputsMoved") == 2, 10)
+
+    world.analyst.alert = ""
+    await world.run(5)
+    world.analyst.alert = "inputs moved"
+    await world.run(60)
+    assert world.reasons.count("InputsMoved") == 2
+
+
+async def test_doubling_that_is_seen_too_late_is_told_once_a_rollout() -> None:
+    spec = rollout(deadlineSeconds=86_400)
+    world = await healthy_world(rollout=spec)
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.analyst.forecast = slow_forecast
+    world.apply(manifest("2.0.0", rollout=spec))
+    await world.run(1000)
+    world.start_operator()
+    await world.run(1000)
+    (told,) = [note for reason, note in world.cluster.events if reason == "SlowDetection"]
+    assert told == (
+        "errors: a doubling would be seen only after 26 h at 50 % (4,100 canary requests); "
+        "deadlineSeconds is 24 h: raise weights, deadlineSeconds or falseRollbackRate"
+    )
+    world.apply(manifest("3.0.0", rollout=spec))
+    await world.run(100)
+    assert world.reasons.count("SlowDetection") == 2
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(601, 1), (600, 0)])
+async def test_doubling_is_seen_too_late_only_after_more_than_the_whole_deadline(
+    seconds: int, told: int
+) -> None:
+    spec = rollout(deadlineSeconds=600)
+    world = await healthy_world(rollout=spec)
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.analyst.forecast = lambda _look: (Forecast(10, 9, 700), Forecast(50, 9, seconds))
+    world.apply(manifest("2.0.0", rollout=spec))
+    await world.run(590)
+    assert world.phase == "Progressing"
+    assert world.reasons.count("SlowDetection") == told
+
+
+async def test_nothing_is_said_of_slowness_before_the_weight_is_in_force() -> None:
+    spec = rollout(deadlineSeconds=600)
+    world = await healthy_world(rollout=spec)
+    world.analyst.forecast = slow_forecast
+    world.apply(manifest("2.0.0", rollout=spec))
+    await world.run_until(lambda: world.phase == "Preparing")
+    world.cluster.gateway_accepts = False
+    await world.run(300)
+    assert world.analyst.looks
+    assert "SlowDetection" not in world.reasons
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (1, "1 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (121, "3 min"),
+        (7199, "120 min"),
+        (7200, "2 h"),
+        (7201, "3 h"),
+        (86_400, "24 h"),
+        (36_000_000, "10,000 h"),
+    ],
+)
+def test_times_are_said_in_one_unit_and_rounded_up(seconds: int, said: str) -> None:
+    assert lasting(seconds) == said

@@ -18,7 +18,7 @@ from crossfade.api.v1alpha1 import Analysis
 from crossfade.core.actions import Apply, Delete, Manifest, MergePatch, ObjectRef, Replace, Write
 from crossfade.core.observation import Arrivals
 from crossfade.errors import ClusterError, ConflictError
-from crossfade.evidence.verdicts import MetricAnswer, Verdict
+from crossfade.evidence.verdicts import Forecast, MetricAnswer, Verdict
 from crossfade.kube.resources import CHILDREN, ROUTES, model_deployment_ref, ref_of
 from crossfade.kube.store import Store
 from crossfade.metrics.analyst import Arm, Subject
@@ -283,6 +283,10 @@ class FakeAnalyst:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """The verdict on each version; others are healthy once their weight is in force."""
     unavailable: bool = False
+    alert: str = ""
+    """What every answer alerts of."""
+    forecast: Callable[[int], tuple[Forecast, ...]] = lambda _look: ()
+    """What the answer of the n-th look forecasts."""
     still_arriving: bool = False
     """A leaving version still gets requests."""
     looks: list[Subject] = field(default_factory=list)
@@ -293,7 +297,9 @@ class FakeAnalyst:
             return (MetricAnswer("errors", Verdict.UNAVAILABLE, "Prometheus does not answer"),)
         default = Verdict.HEALTHY if subject.in_force_at else Verdict.NOT_ENOUGH_DATA
         verdict = self.verdicts.get(subject.canary.version, default)
-        return (MetricAnswer("errors", verdict, f"{verdict.value} it is"),)
+        forecast = self.forecast(len(self.looks))
+        words = f"{verdict.value} it is"
+        return (MetricAnswer("errors", verdict, words, alert=self.alert, forecast=forecast),)
 
     async def arrivals(
         self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime

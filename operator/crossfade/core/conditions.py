@@ -6,7 +6,13 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-from crossfade.api.v1alpha1 import Condition, MetricStatus, ModelDeploymentStatus, Phase
+from crossfade.api.v1alpha1 import (
+    Condition,
+    MetricStatus,
+    ModelDeploymentStatus,
+    Phase,
+    StepForecast,
+)
 from crossfade.core.phases import WITH_CANARY
 from crossfade.core.turn import Turn
 from crossfade.evidence.verdicts import MetricAnswer, Verdict
@@ -27,11 +33,19 @@ def report(turn: Turn) -> None:
 
 
 def _report_answers(turn: Turn, answers: tuple[MetricAnswer, ...]) -> None:
-    turn.set(
-        metrics=[
-            MetricStatus(name=a.name, verdict=a.verdict.value, message=a.message) for a in answers
+    turn.set(metrics=[_metric_status(a) for a in answers], verdict=verdict_of(answers))
+
+
+def _metric_status(answer: MetricAnswer) -> MetricStatus:
+    return MetricStatus(
+        name=answer.name,
+        verdict=answer.verdict.value,
+        message=answer.message,
+        alert=answer.alert,
+        forecast=[
+            StepForecast(weight_percent=f.weight_percent, requests=f.requests, seconds=f.seconds)
+            for f in answer.forecast
         ],
-        verdict=verdict_of(answers),
     )
 
 
@@ -127,8 +141,9 @@ def write_due_in(
 ) -> timedelta | None:
     """Return in which time a status should be written; None when it is the stored one.
 
-    What a program may act on is written at once. Words and, later still, numbers change with every
-    look; writing each would cost a request a second and a rollout.
+    What a program may act on is written at once, an alert when it appears. Words and, later still,
+    numbers (forecasts are nothing else) change with every look; writing each would cost a request
+    a second and a rollout.
 
     Args:
         before: what is stored.
@@ -137,7 +152,7 @@ def write_due_in(
     """
     if before == after:
         return None
-    if _essence(before) != _essence(after):
+    if _essence(before) != _essence(after) or _alerted(after) - _alerted(before):
         return timedelta(0)
     refresh = NUMBERS_REFRESH if _words(before) == _words(after) else WORDS_REFRESH
     return max(refresh - age, timedelta(0))
@@ -145,15 +160,20 @@ def write_due_in(
 
 def _words(status: ModelDeploymentStatus) -> list[str]:
     said = [status.message, status.verdict]
-    said += [m.message for m in status.metrics]
+    said += [words for m in status.metrics for words in (m.message, m.alert)]
     said += [c.message for c in status.conditions]
     return [re.sub(r"[\d.,]+", "", words) for words in said]
+
+
+def _alerted(status: ModelDeploymentStatus) -> set[str]:
+    """Return the metrics with an alert. That one is over is no news: it may be back soon."""
+    return {m.name for m in status.metrics if m.alert}
 
 
 def _essence(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
     """Return what is written at once: everything but words about the last look."""
     telling = {Verdict.HARM.value, Verdict.UNAVAILABLE.value}
-    verdicts = [m.model_copy(update={"message": ""}) for m in status.metrics]
+    verdicts = [MetricStatus(name=m.name, verdict=m.verdict, message="") for m in status.metrics]
     conditions = [c.model_copy(update=_vague(c)) for c in status.conditions]
     return status.model_copy(
         update={

@@ -17,6 +17,7 @@ from crossfade.core import commands, rollout, settled
 from crossfade.core.actions import Announcement, RestoreRoute, SetFinalizer
 from crossfade.core.conditions import report
 from crossfade.core.housekeeping import keep_house
+from crossfade.core.news import tell_news
 from crossfade.core.observation import Observation
 from crossfade.core.phases import JUDGED
 from crossfade.core.rollback import return_to_previous, take_back
@@ -56,7 +57,7 @@ def decide(seen: Observation, now: datetime) -> Decision:
         RULES[turn.status.phase](turn)
     keep_house(turn)
     _schedule_look(turn)
-    _tell_of_blindness(turn)
+    tell_news(turn)
     report(turn)
     return turn.decision()
 
@@ -75,19 +76,6 @@ def _react_to_harm(turn: Turn) -> bool:
     else:
         take_back(turn, "MetricHarm", words)
     return True
-
-
-def _tell_of_blindness(turn: Turn) -> None:
-    """Say once that the metrics cannot be seen, however long that lasts."""
-    was_blind = any(m.verdict == Verdict.UNAVAILABLE for m in turn.seen.status.metrics)
-    for answer in turn.seen.answers or ():
-        if answer.verdict is Verdict.UNAVAILABLE and not was_blind:
-            turn.announce(
-                "Warning",
-                "MetricsUnavailable",
-                f"{answer.name}: {answer.message}; the weight holds",
-            )
-            return
 
 
 def _schedule_look(turn: Turn) -> None:

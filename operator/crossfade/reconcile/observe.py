@@ -226,6 +226,7 @@ def subject_of(
         since=rollout.weighted_at,
         in_force_at=rollout.in_force_at,
         min_requests=step.min_requests,
+        ladder=tuple(one.weight_percent for one in steps),
     )
 
 
