@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from crossfade.cli.outcome import Backtest
-from crossfade.evidence.verdicts import Evidence, MetricAnswer, Verdict
+from crossfade.evidence.verdicts import MetricAnswer, Verdict
 
 WRITTEN_OUT: Final = 6
 """Evidence of more digits is written as a power of ten."""
@@ -142,14 +142,7 @@ def _told(past: Backtest, at: datetime, answer: MetricAnswer) -> str:
 
 
 def _said(answer: MetricAnswer) -> str:
-    said = answer.message
-    if answer.evidence is not None:
-        said += f"; {_evidence(answer.evidence)}"
-    return f"{said}; alert: {answer.alert}" if answer.alert else said
-
-
-def _evidence(evidence: Evidence) -> str:
-    return f"evidence {ratio(evidence.log_e)}, needs {ratio(evidence.log_needed)}"
+    return f"{answer.message}; alert: {answer.alert}" if answer.alert else answer.message
 
 
 def _change(at: datetime, answer: MetricAnswer) -> dict[str, Any]:
