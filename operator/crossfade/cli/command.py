@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -23,10 +22,6 @@ def main(arguments: Sequence[str]) -> int:
         return run(options)
     except CrossfadeError as e:
         print(f"crossfade: {e}", file=sys.stderr)  # noqa: T201 - what a command is for
-        return 2
-    except BrokenPipeError:
-        # Whoever read the output, such as `head`, has enough; nothing is left to print.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
 
 
