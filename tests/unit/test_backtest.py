@@ -410,14 +410,22 @@ def test_says_what_is_wrong_with_a_manifest(
     assert says in err
 
 
-@pytest.mark.parametrize("after", [0, 1])
-def test_says_that_prometheus_does_not_answer(command: Command, after: int) -> None:
+def test_says_that_prometheus_does_not_answer(command: Command) -> None:
     rollout(command.past, bad_from=9999)
-    command.past.down = after == 0
-    command.past.down_after = after
+    command.past.down_after = 1
+    assert command() == (2, "", "crossfade: the past cannot be read: Prometheus is not reached\n")
+    command.past.down = True
     code, out, err = command()
     assert (code, out) == (2, "")
-    assert err.endswith("Prometheus is not reached\n")
+    assert err.startswith("crossfade: Prometheus is not reached; --prometheus names another")
+
+
+def test_says_how_to_show_credentials(command: Command) -> None:
+    rollout(command.past, bad_from=9999)
+    command.past.refuse = {None}  # type: ignore[arg-type]
+    code, _, err = command()
+    assert code == 2
+    assert err.endswith("(HTTP 401); give --bearer-token-file or --basic-auth-file\n")
 
 
 SECURED = [

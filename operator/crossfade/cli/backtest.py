@@ -22,11 +22,11 @@ from crossfade.cli.credentials import Files, FileSecrets, prometheus_of
 from crossfade.cli.outcome import Backtest, Look
 from crossfade.cli.policy import Policy, read_policy
 from crossfade.cli.versions import Asked, find_arms
-from crossfade.errors import CommandError
+from crossfade.errors import CommandError, MetricSourceError
 from crossfade.evidence.verdicts import MetricAnswer
 from crossfade.metrics.analyst import Subject
 from crossfade.metrics.endpoints import Endpoints
-from crossfade.metrics.prometheus import Prom, PrometheusClient
+from crossfade.metrics.prometheus import Prom, PrometheusClient, RefusedError
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from crossfade.metrics.queries import fill
 from crossfade.metrics.sources import plan_of
@@ -145,7 +145,12 @@ async def play(case: Case, prom: Prom) -> Backtest:
     endpoint = await Endpoints(case.secrets, time.monotonic).resolve(
         key.namespace, analysis.prometheus
     )
-    canary, stable = await find_arms(prom, endpoint, case.policy, asked)
+    try:
+        canary, stable = await find_arms(prom, endpoint, case.policy, asked)
+    except RefusedError as e:
+        raise CommandError(f"{e}; give --bearer-token-file or --basic-auth-file") from e
+    except MetricSourceError as e:
+        raise CommandError(f"{e}; --prometheus names another, such as a forwarded port") from e
     steps = case.policy.spec.rollout.steps or DEFAULT_STEPS
     subject = Subject(
         key=key,
