@@ -435,7 +435,7 @@ class Metric(ApiModel):
     """A limit on the result of any PromQL."""
     source: Source | None = None
     """Where this metric's series come from, instead of analysis.source. Not for a query."""
-    warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    warmup_seconds: Annotated[int, Field(ge=0, le=300)] | None = None
     """What pods answer in so many seconds after their first sample is no evidence: caches fill,
     code is compiled. By default 30 for latency, else 0. Not for a query."""
 

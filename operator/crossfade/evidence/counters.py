@@ -1,5 +1,8 @@
 """Counter samples become increments: what was added between two scrapes of one pod.
 
+What a count adds is up to the series: requests, bad ones, those in a histogram's bucket (see
+:class:`Series`).
+
 The rule, for one series (``last`` is its newest sample so far)::
 
     sample at or before ``last``       nothing: it was seen already
@@ -23,7 +26,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
@@ -35,6 +38,18 @@ MIN_SILENCE_MS: Final = 15_000
 
 SCRAPES_KEPT: Final = 9
 """Scrape times kept for each pod to tell the scrape interval: their median distance."""
+
+
+REQUESTS: Final = "requests"
+"""What is counted of errorRate and latency: all requests,"""
+
+BAD: Final = "bad"
+"""and of them those that failed or were slow."""
+
+
+CATEGORY: Final = "="
+"""What is counted of a distribution: each category, under its name with this before it, and all
+observations as ``REQUESTS``."""
 
 
 class Side(Enum):
@@ -53,10 +68,9 @@ class Series:
     key: str
     """What it is: its name and labels, and what it is asked for. A series that is read twice, as
     one of all requests and as one of the bad ones, comes as two."""
-    requests: int
-    """What one count adds to the requests: 1 or 0."""
-    bad: int
-    """What one count adds to the bad requests: 1, 0, or -1 for a histogram's fast ones."""
+    adds: Mapping[str, int]
+    """What one count adds, by what is counted, such as ``{REQUESTS: 1, BAD: 1}``. A cumulative
+    bucket adds to its own and takes from the next: ``{"0.5": 1, "1": -1}``."""
     samples: Sequence[tuple[int, float]]
     """Time in milliseconds, and value. What is not finite or negative is passed over."""
 
@@ -69,8 +83,9 @@ class Increment:
     start: int
     """The pod's scrape before; for a pod's first scrape the same as ``end``."""
     end: int
-    requests: int
-    bad: int
+    amount: int
+    adds: Mapping[str, int]
+    """As of the series; times ``amount``."""
     partial: bool = False
     """Only a part of the time since the scrape before is in it: the evidence, or the pod, began
     within."""
@@ -99,16 +114,20 @@ class _Pod:
 class CounterFold:
     """Folds samples into increments, each exactly once, in any portions that keep their order."""
 
-    def __init__(self, since: int, *, canary_is_new: bool) -> None:
+    def __init__(self, since: int, *, canary_is_new: bool, warmup: int = 0) -> None:
         """Start empty.
 
         Args:
-            since: nothing at or before this time counts, in milliseconds.
+            since: of the canary nothing at or before this time counts, in milliseconds. What
+                stable did before comes too: it tells what is usual.
             canary_is_new: the canary's pods had no traffic before ``since``. False in probation,
                 where the judged version's pods are old.
+            warmup: what a pod counts in so many milliseconds after its first sample, or a new
+                canary's after ``since``, is left out.
         """
         self._since = since
         self._canary_is_new = canary_is_new
+        self._warmup = warmup
         self._last: dict[tuple[Side, str, str], tuple[int, int]] = {}
         self._pods: dict[tuple[Side, str], _Pod] = {}
 
@@ -144,6 +163,7 @@ class CounterFold:
     ) -> None:
         key = (one.side, one.pod, one.key)
         last = self._last.get(key)
+        counts_after = self._counts_after(one.side, pod_first)
         for at, raw in one.samples:
             if not math.isfinite(raw) or raw < 0 or (last is not None and at <= last[0]):
                 continue
@@ -155,15 +175,24 @@ class CounterFold:
                 start = last[0]
                 delta = value - last[1] if value >= last[1] else value
             last = (at, value)
-            if delta and at > self._since:
-                requests, bad = delta * one.requests, delta * one.bad
-                partial = start < self._since or start == at
-                out.append(Increment(one.side, start, at, requests, bad, partial))
+            if delta and at > counts_after:
+                partial = start < counts_after or start == at
+                out.append(Increment(one.side, start, at, delta, one.adds, partial))
         if last is not None:
             self._last[key] = last
 
     def _counts_from_zero(self, side: Side, at: int, pod_first: int) -> bool:
         return at > pod_first or (side is Side.CANARY and self._canary_is_new)
+
+    def _counts_after(self, side: Side, pod_first: int) -> int:
+        """Return up to when nothing of a pod counts: its warm-up, and of the canary ``since``.
+
+        A canary's pods are ready, and scraped, before they get their first request.
+        """
+        if side is Side.STABLE:
+            return pod_first + self._warmup
+        begun = max(pod_first, self._since) if self._canary_is_new else pod_first
+        return max(begun + self._warmup, self._since)
 
     def newest(self, side: Side | None = None) -> int | None:
         """Return the newest sample's time, of one side or of both."""

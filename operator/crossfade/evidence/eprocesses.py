@@ -1,4 +1,4 @@
-"""The two e-processes behind the first rule: against a limit, and against the stable version.
+"""The e-processes of rates: against a limit, and against the stable version.
 
 An e-process is a nonnegative process whose mean under the null hypothesis is at most 1 at every
 stopping time, so by Ville's inequality (1939) it ever reaches 1/alpha with a probability of at
@@ -7,6 +7,15 @@ theoretic statistics and safe anytime-valid inference", Statistical Science 2023
 Lindon and Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022, and Lindon,
 Sanden and Shirikian, "Rapid regression detection in software deployments through sequential
 testing", KDD 2022, apply it to counts of two versions. Everything is kept as logarithms.
+
+Both are mixtures over alternatives and over the step at which they began::
+
+    R <- (R + m_t * w) * e_t        for each alternative of the weight w
+
+where the prior m_t of a start is known before the answers of its step are, and sums to at most 1;
+what has not begun is kept as it is. Two things make them robust where answers are not independent,
+and both only lower an e-value, so it stays one: log e_t is divided by the dispersion of the rates
+so far, and one step adds only so much (:class:`Dispersion`).
 """
 
 from __future__ import annotations
@@ -16,13 +25,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from crossfade.evidence.kernel import Tolerance, bet_on, log_e
 from crossfade.evidence.verdicts import Counts
 
-ALPHA: Final = 0.01
-"""How likely a test may be to ever call a healthy version harmful (``falseRollbackRate`` to be)."""
+MOST_OF_A_STEP: Final = 3.5
+"""What one step may add to log e while it is not known whether failures come in clusters: no
+single scrape takes a version back, however bad (analysis-study.md, section 2.0, "Hardening")."""
 
-LOG_THRESHOLD: Final = math.log(1 / ALPHA)
-"""Ville's threshold for the logarithm of an e-value."""
+MOST_WHEN_KNOWN: Final = 8.0
+"""What it may add then: enough for a version that is gross from its first scrape on."""
+
+BAD_TO_KNOW: Final = 20
+"""After so many bad answers it is known whether they come in clusters."""
 
 ODDS_RATIOS: Final = (1.5, 2.5, 5.0, 15.0)
 """Alternatives to "at the limit": times its odds. One more is a gross failure, halfway between
@@ -30,12 +44,10 @@ the limit and everything. With a limit of 2 %, a bad answer is worth a factor of
 and a good one a half, so three bad answers of six suffice."""
 
 FROM_THE_START: Final = 0.6
-"""The share of the prior that the version was bad from the beginning (m_1 of section 2.0)."""
+"""The share of the prior that the canary was bad from its first request on."""
 
 AFTER_A_BAD_ANSWER: Final = 0.2
-"""The share of the prior that it became bad with a bad answer: a start after each step with one.
-It costs that step's evidence and saves the price of all steps without one, so a version that did
-well for an hour is taken back as fast as one that did well for seconds."""
+"""The share that it became bad at a step right after one with a bad answer, or at that one."""
 
 AT_ANY_STEP: Final = 1 - FROM_THE_START - AFTER_A_BAD_ANSWER
 """The share of the prior that it became bad at some later step, whatever was seen before it."""
@@ -56,9 +68,23 @@ FENCE_MS: Final = 2_000
 """Stable's bad answers count from this much more, at least and up to twice, than the canary's:
 their scrapes are not at the same times, and what hits both may be booked for stable before."""
 
-RATES_OVER_STABLE: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 200.0)
-"""Alternatives to "as stable": times its rate. analysis.md, "Errors, canary against stable"."""
+ODDS_OVER_STABLE: Final = (1.5, 2.5, 5.0, 10.0, 30.0)
+"""Alternatives to "at the border of what is tolerated": times its odds."""
 
+MARGIN_FROM_THE_START: Final = 0.85
+"""The share of the prior that the canary was worse than stable from its first request on."""
+
+HALF_OF_SPANS: Final = 120
+"""Spans until half of the rest has begun."""
+
+HIGHEST_RATE: Final = 0.98
+"""Alternatives end here, short of certainty."""
+
+FIRST_GUESS: Final = Counts(50, 0)
+"""What stable's rate is guessed from before it is known: no bad answer and a half, of fifty."""
+
+MEMORY_SPANS: Final = 120
+"""Spans after which what is known of stable's rate counts for half."""
 
 NOTHING: Final = Counts()
 
@@ -91,6 +117,169 @@ def minus(a: Counts, b: Counts) -> Counts:
     return Counts(a.requests - b.requests, a.bad - b.bad)
 
 
+class Dispersion:
+    """How much more the rates of spans differ than those of independent answers would.
+
+    From the successive differences d of the spans' rates::
+
+        phi = sum of d^2 / (1/n + 1/n') / sum of p (1-p), at least 1
+
+    with n, n' the requests of two spans and p their common rate. It is 1 on average for independent
+    answers at any rate that changes slowly, and about the size of the clusters when failures come
+    in clusters. Differences, unlike Pearson's dispersion, forget an incident when it is over
+    (analysis-study.md, section 2.0; von Neumann, "Distribution of the ratio of the mean square
+    successive difference to the variance", 1941). Both versions' spans are taken, so clusters that
+    only the canary has are seen, too; and only those before a step, so e-values stay e-values.
+    """
+
+    __slots__ = ("_canary", "_squares", "_stable", "_variances", "bad")
+
+    def __init__(self) -> None:
+        self._squares = self._variances = 0.0
+        self._canary = self._stable = NOTHING
+        self.bad = 0
+        """Bad answers that told of it."""
+
+    def copy(self) -> Dispersion:
+        """Return one that can go on alone."""
+        other = Dispersion()
+        other._squares, other._variances = self._squares, self._variances
+        other._canary, other._stable = self._canary, self._stable
+        other.bad = self.bad
+        return other
+
+    def learn(self, canary: Counts, stable: Counts) -> None:
+        """Take in a span; a version without requests in it tells nothing."""
+        if canary.requests:
+            self._compare(self._canary, canary)
+            self._canary = canary
+        if stable.requests:
+            self._compare(self._stable, stable)
+            self._stable = stable
+
+    def _compare(self, one: Counts, after: Counts) -> None:
+        self.bad += after.bad
+        if not one.requests or not one.bad + after.bad:
+            return
+        rate = (one.bad + after.bad) / (one.requests + after.requests)
+        difference = one.bad / one.requests - after.bad / after.requests
+        self._squares += difference * difference / (1 / one.requests + 1 / after.requests)
+        self._variances += rate * (1 - rate)
+
+    @property
+    def phi(self) -> float:
+        """The dispersion, at least 1."""
+        return max(1.0, self._squares / self._variances) if self._variances else 1.0
+
+    def temper(self, log_e: float) -> float:
+        """Return what one step adds to the evidence."""
+        most = MOST_OF_A_STEP if self.bad < BAD_TO_KNOW else MOST_WHEN_KNOWN
+        return min(log_e / self.phi, most)
+
+
+class StableRate:
+    """What stable's share of bad answers is, by what was seen of it before."""
+
+    __slots__ = ("_bad", "_requests")
+
+    def __init__(self) -> None:
+        self._requests = float(FIRST_GUESS.requests)
+        self._bad = FIRST_GUESS.bad + 0.5
+
+    def copy(self) -> StableRate:
+        """Return one that can go on alone."""
+        other = StableRate()
+        other._requests, other._bad = self._requests, self._bad
+        return other
+
+    def learn(self, stable: Counts) -> None:
+        """Take in a span; older ones fade."""
+        fade = 0.5 ** (1 / MEMORY_SPANS)
+        self._requests = self._requests * fade + stable.requests
+        self._bad = self._bad * fade + stable.bad
+
+    @property
+    def share(self) -> float:
+        """The share, above 0 and below 1."""
+        return min(max(self._bad / self._requests, 1e-6), HIGHEST_RATE)
+
+
+class MarginTest:
+    """Is the canary's share of bad answers above ``tolerance`` beside that of stable?
+
+    The kernel (``kernel.py``) with bets on alternatives of several sizes. They are chosen by what
+    stable's rate was before and by the requests of the span. An alternative that begins with a
+    span pays for what it would have lost in the span before, so that stable's part of a burst,
+    scraped a moment earlier, weighs against the canary's.
+    """
+
+    __slots__ = ("_before", "_logs", "_steps", "tolerance")
+
+    def __init__(self, tolerance: Tolerance) -> None:
+        """Start with no evidence."""
+        self.tolerance = tolerance
+        self._logs = [-math.inf] * len(ODDS_OVER_STABLE)
+        self._before = [0.0] * len(ODDS_OVER_STABLE)
+        self._steps = 0
+
+    def copy(self) -> MarginTest:
+        """Return a test that can go on alone."""
+        other = MarginTest(self.tolerance)
+        other._logs, other._before = list(self._logs), list(self._before)
+        other._steps = self._steps
+        return other
+
+    def step(self, canary: Counts, stable: Counts, rate: float, known: Dispersion) -> None:
+        """Take in one span.
+
+        Args:
+            canary: its counts; at least one request.
+            stable: its counts; at least one request.
+            rate: stable's share of bad answers, by what was known before the span.
+            known: the dispersion, likewise.
+        """
+        begin = math.log(self._prior() / len(ODDS_OVER_STABLE))
+        for j, won in enumerate(_winnings(self.tolerance, canary, stable, rate)):
+            gain = known.temper(won)
+            self._logs[j] = _log_add(self._logs[j], begin + min(self._before[j], 0.0)) + gain
+            self._before[j] = gain
+        self._steps += 1
+
+    def _prior(self) -> float:
+        if self._steps == 0:
+            return MARGIN_FROM_THE_START
+        return (1 - MARGIN_FROM_THE_START) * _nth(self._steps, HALF_OF_SPANS)
+
+    def log_e(self) -> float:
+        """Return the logarithm of the e-value."""
+        if self._steps == 0:
+            return 0.0
+        not_begun = (1 - MARGIN_FROM_THE_START) * _rest(self._steps - 1, HALF_OF_SPANS)
+        return log_sum((*self._logs, math.log(not_begun)))
+
+
+def log_e_apart(canary: Counts, stable: Counts, rate: float) -> float:
+    """Return the logarithm of the e-value of one span against "no worse than stable"."""
+    if not canary.requests or not stable.requests:
+        return 0.0
+    won = _winnings(Tolerance(1.0, 0.0), canary, stable, rate)
+    return log_sum(won) - math.log(len(won))
+
+
+def _winnings(
+    tolerance: Tolerance, canary: Counts, stable: Counts, rate: float
+) -> tuple[float, ...]:
+    """Return log e of one span for each alternative."""
+    border = min(tolerance.border(rate), HIGHEST_RATE)
+    odds = border / (1 - border)
+    won = []
+    for ratio in ODDS_OVER_STABLE:
+        worse = min(ratio * odds / (1 + ratio * odds), HIGHEST_RATE)
+        bet = bet_on(tolerance, worse, rate, canary.requests, stable.requests)
+        won.append(log_e(tolerance, bet, canary, stable) if bet else 0.0)
+    return tuple(won)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The time in which an alternative began to hold, and what was counted in it."""
@@ -117,12 +306,10 @@ class LimitTest:
     """Is the share of bad requests above a limit? One sample, any start, any look.
 
     For a share p1 above the limit d, with a = odds(p1)/odds(d) - 1, each step multiplies by
-    (1+a)^bad / (1+d*a)^requests (analysis-study.md, section 2.2), whose mean is at most 1 while
-    the true share is at most d. They are mixed over p1 and over the step at which it began:
-    R <- (R + m_t * w) * e_t, and what has not begun is kept as it is. m_t is known before the
-    step's answers are: it depends on the steps before only, and sums to at most 1 on any path.
-    Beside the sum, the most likely single start is tracked by the same recursion with a maximum
-    (Page's CUSUM).
+    (1+a)^bad / (1+d*a)^requests (the kernel with ratio 0; analysis-study.md, section 2.2), whose
+    mean is at most 1 while the true share is at most d. The prior of a start depends on the steps
+    before it only, and sums to at most 1 on any path. Beside the sum, the most likely single start
+    is tracked by the same recursion with a maximum (Page's CUSUM).
     """
 
     def __init__(self, limit: float) -> None:
@@ -151,14 +338,22 @@ class LimitTest:
         other._marks = list(self._marks)
         return other
 
-    def step(self, canary: Counts, stable: Counts, at: int) -> None:
-        """Take in the counts of the next step, which begins at ``at`` milliseconds."""
+    def step(self, canary: Counts, stable: Counts, at: int, known: Dispersion) -> None:
+        """Take in the counts of the next step.
+
+        Args:
+            canary: its counts; at least one request.
+            stable: its counts since the step before.
+            at: when the step begins, in milliseconds.
+            known: the dispersion of what was seen before.
+        """
         now = self._mark(at)
         log_mass, log_shares = self._begin()
         mark = self._bad_mark or now
         for j, (per_bad, per_request) in enumerate(self._bets):
             begin = log_mass + log_shares[j]
             gain = canary.bad * per_bad - canary.requests * per_request
+            gain = known.temper(gain)
             self._logs[j] = _log_add(self._logs[j], begin) + gain
             if begin > self._paths[j]:
                 self._paths[j], self._marks[j] = begin, mark
@@ -203,7 +398,7 @@ class LimitTest:
         return Window(
             begun_at=mark.at,
             canary=minus(self._canary, mark.canary),
-            stable=tempered(replace(stable, bad=bad)),
+            stable=bounded(replace(stable, bad=bad)),
         )
 
     def log_ratio(self, counts: Counts) -> float:
@@ -224,52 +419,7 @@ def _nth(start: int, half: int) -> float:
     return half / ((start + half - 1) * (start + half))
 
 
-class RatioTest:
-    """Is the share of bad requests more than ``ratio`` times that of stable?
-
-    In a span with the requests nc and ns, given the total of bad ones, those of the canary are
-    Binomial with the probability m*nc / (m*nc + ns) at the border of the null hypothesis. The
-    likelihood ratios against rates r times higher multiply up over spans and are averaged over r
-    with equal weights (analysis.md, "Errors, canary against stable"). A failure that hits both
-    versions alike is no evidence at all. There is no mixture over start times on purpose: a
-    product from the beginning lets stable's share of a burst, scraped a moment earlier, weigh
-    against the canary's.
-    """
-
-    def __init__(self, ratio: float) -> None:
-        """Start with no evidence; ``ratio`` is the tolerated m, at least 1."""
-        self._ratio = ratio
-        self._logs = [0.0] * len(RATES_OVER_STABLE)
-
-    def copy(self) -> RatioTest:
-        """Return a test that can go on alone."""
-        other = RatioTest(self._ratio)
-        other._logs = list(self._logs)
-        return other
-
-    def step(self, canary: Counts, stable: Counts) -> None:
-        """Take in the counts of one span. Without requests on both sides nothing is learnt."""
-        if not canary.requests or not stable.requests or not canary.bad + stable.bad:
-            return
-        expected = self._ratio * canary.requests
-        null = expected + stable.requests
-        for j, r in enumerate(RATES_OVER_STABLE):
-            shrunk = math.log(null / (r * expected + stable.requests))
-            self._logs[j] += canary.bad * (math.log(r) + shrunk) + stable.bad * shrunk
-
-    def log_e(self) -> float:
-        """Return the logarithm of the e-value."""
-        return log_sum(self._logs) - math.log(len(self._logs))
-
-
-def log_e_against(canary: Counts, stable: Counts) -> float:
-    """Return the logarithm of the e-value against "no worse than stable" of one span."""
-    test = RatioTest(1.0)
-    test.step(canary, stable)
-    return test.log_e()
-
-
-def tempered(counts: Counts) -> Counts:
+def bounded(counts: Counts) -> Counts:
     """Return counts whose bad ones are within 0 and the requests.
 
     Two queries are answered a moment apart, so one may know a scrape more than the other.

@@ -1,4 +1,4 @@
-"""Increments become evidence: paired over matching spans, each taken in exactly once.
+"""Increments become evidence: laid over the same time, each taken in exactly once.
 
 Prometheus scrapes every pod at its own moment. When a failure hits both versions, the canary's
 part may be in while stable's is not, and naive pairing rolls healthy versions back (analysis.md,
@@ -9,26 +9,24 @@ part may be in while stable's is not, and naive pairing rolls healthy versions b
 
 Time is cut into cells of a fixed grid. A canary's increment belongs to the cell of its end, a
 stable one's to the cell of its *start*, so stable's part of a burst is never booked after the
-canary's. All is a function of the samples alone: what is old enough that no increment can fall
-into it any more is taken in for good (sealed), the rest is gone through anew at every look.
+canary's. All is a function of the samples alone, whatever looks they came in by: a cell that may
+still get something is gone through again, from a checkpoint before it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, Protocol, Self, TypeVar
 
-from crossfade.evidence.counters import CounterFold, Increment, Series, Side
-from crossfade.evidence.eprocesses import NOTHING, LimitTest, RatioTest, tempered
-from crossfade.evidence.verdicts import Counts
+from crossfade.evidence.counters import REQUESTS, CounterFold, Increment, Series, Side
 
 CELL_MS: Final = 1_000
 """The grid of the evidence: the finest step at which a regression may begin."""
 
 SPAN_CELLS: Final = 5
-"""The canary is compared with stable over whole blocks of so many cells."""
+"""The versions are compared over whole blocks of so many cells."""
 
 REACH_MS: Final = 30_000
 """A stable increment over a longer gap is booked this long before its end, not at its start."""
@@ -36,133 +34,137 @@ REACH_MS: Final = 30_000
 SEAL_AFTER_MS: Final = REACH_MS + 15_000
 """Older cells get nothing more: the reach, and a scrape that took its 10 s and some."""
 
+CHECKPOINT_CELLS: Final = 15
+"""A checkpoint is kept every so many cells, so that few are in memory and little is repeated."""
+
 LONE_BLOCKS: Final = 12
-"""A span in which one side had no request for a minute is given up: it cannot be compared."""
+"""A span in which one side counted nothing for a minute is given up: it cannot be compared."""
 
 ANSWERS_KEPT_MS: Final = 900_000
 """How long single increments are kept to count from a weight that is only now seen in force."""
 
+Tally = dict[str, int]
+"""What was counted, by what it is."""
+
+
+def add_to(tally: Tally, more: Mapping[str, int], times: int = 1) -> None:
+    """Add ``more`` to a tally, in place."""
+    for what, amount in more.items():
+        tally[what] = tally.get(what, 0) + amount * times
+
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What harm is. At least one is given."""
-
-    share: float | None = None
-    """The highest tolerated share of bad requests, above 0 and below 1."""
-    ratio: float | None = None
-    """How many times the stable version's share is tolerated."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Cell:
+class Cell:
     """What was counted in one cell of the grid."""
 
     number: int
-    canary: Counts
-    canary_whole: Counts
+    canary: Tally
+    canary_whole: Tally
     """Without partial increments, whose time is shorter than that of stable's."""
-    stable: Counts
+    stable: Tally
+
+
+class Tests(Protocol):
+    """What is made of the cells. A value: a copy goes on alone."""
+
+    def learn(self, cell: Cell) -> None:
+        """Take in a cell from before the evidence began: what stable usually does."""
+        ...
+
+    def take(self, cell: Cell) -> None:
+        """Take in a cell; the cells come in the order of time, and none twice."""
+        ...
+
+    def copy(self) -> Self:
+        """Return tests that can go on alone."""
+        ...
+
+
+class Pairing:
+    """Lays both versions' counts over blocks of time in which both have some."""
+
+    __slots__ = ("_begun", "_block", "canary", "stable")
+
+    def __init__(self) -> None:
+        self.canary: Tally = {}
+        self.stable: Tally = {}
+        self._begun = 0
+        self._block = 0
+
+    def copy(self) -> Pairing:
+        """Return a pairing that can go on alone."""
+        other = Pairing()
+        other.canary, other.stable = dict(self.canary), dict(self.stable)
+        other._begun, other._block = self._begun, self._block
+        return other
+
+    @property
+    def lone(self) -> bool:
+        """One side counted nothing in the span that is open."""
+        return not self.canary or not self.stable
+
+    def push(self, cell: Cell) -> tuple[Tally, Tally] | None:
+        """Take in a cell; return the span, canary's and stable's, that it brings to an end."""
+        block = cell.number // SPAN_CELLS
+        ended = None
+        if block != self._block:
+            if not self.lone:
+                ended = self.canary, self.stable
+            if ended is not None or block - self._begun >= LONE_BLOCKS:
+                self.canary, self.stable, self._begun = {}, {}, block
+            self._block = block
+        add_to(self.canary, cell.canary_whole)
+        add_to(self.stable, cell.stable)
+        return ended
 
 
 @dataclass(slots=True)
 class _OpenCell:
     """What was counted so far in a cell that may get more: the canary's by the time of its end."""
 
-    stable_requests: int = 0
-    stable_bad: int = 0
-    canary: dict[int, list[int]] = field(default_factory=dict)
+    stable: Tally = field(default_factory=dict)
+    canary: dict[int, tuple[Tally, Tally]] = field(default_factory=dict)
 
     def add(self, one: Increment) -> None:
         """Take in an increment."""
         if one.side is Side.STABLE:
-            self.stable_requests += one.requests
-            self.stable_bad += one.bad
+            add_to(self.stable, one.adds, one.amount)
             return
-        sums = self.canary.setdefault(one.end, [0, 0, 0, 0])
-        for place in (0,) if one.partial else (0, 2):
-            sums[place] += one.requests
-            sums[place + 1] += one.bad
+        every, whole = self.canary.setdefault(one.end, ({}, {}))
+        add_to(every, one.adds, one.amount)
+        if not one.partial:
+            add_to(whole, one.adds, one.amount)
 
     def requests_after(self, at: int) -> int:
         """Return the canary's requests by samples after a time."""
-        return sum(sums[0] for end, sums in self.canary.items() if end > at)
+        return sum(every.get(REQUESTS, 0) for end, (every, _) in self.canary.items() if end > at)
 
-    def up_to(self, number: int, horizon: int | None) -> _Cell:
+    def up_to(self, number: int, horizon: int | None) -> Cell:
         """Return the cell with the canary's samples up to the horizon."""
-        known = [s for end, s in self.canary.items() if horizon is None or end <= horizon]
-        requests, bad, whole, whole_bad = map(sum, zip(*known, strict=True)) if known else (0,) * 4
-        return _Cell(
-            number,
-            Counts(requests, bad),
-            Counts(whole, whole_bad),
-            Counts(self.stable_requests, self.stable_bad),
-        )
+        canary: Tally = {}
+        canary_whole: Tally = {}
+        for end, (every, whole) in self.canary.items():
+            if horizon is None or end <= horizon:
+                add_to(canary, every)
+                add_to(canary_whole, whole)
+        return Cell(number, canary, canary_whole, self.stable)
+
+
+T = TypeVar("T", bound=Tests)
 
 
 @dataclass(slots=True)
-class _Tests:
-    """The state of the tests, and what was counted, up to some cell."""
+class _Checkpoint(Generic[T]):
+    """The tests with all cells before a number taken in."""
 
-    limit: LimitTest | None
-    ratio: RatioTest | None
-    canary: Counts = NOTHING
-    stable: Counts = NOTHING
-    waiting: Counts = NOTHING
-    """Stable's counts in cells where the canary had no request yet."""
-    span_canary: Counts = NOTHING
-    span_stable: Counts = NOTHING
-    span_begun: int = 0
-    block: int = 0
-
-    def copy(self) -> _Tests:
-        return _Tests(
-            self.limit.copy() if self.limit else None,
-            self.ratio.copy() if self.ratio else None,
-            self.canary,
-            self.stable,
-            self.waiting,
-            self.span_canary,
-            self.span_stable,
-            self.span_begun,
-            self.block,
-        )
-
-    def take(self, cell: _Cell) -> None:
-        """Take in one cell, in the order of time."""
-        self.canary += cell.canary
-        self.stable += cell.stable
-        self._take_limit(cell.number, cell.canary, cell.stable)
-        self._take_ratio(cell.number, cell.canary_whole, cell.stable)
-
-    def _take_limit(self, cell: int, canary: Counts, stable: Counts) -> None:
-        self.waiting += stable
-        if self.limit and canary.requests:
-            self.limit.step(tempered(canary), tempered(self.waiting), cell * CELL_MS)
-            self.waiting = Counts()
-
-    def _take_ratio(self, cell: int, canary: Counts, stable: Counts) -> None:
-        if self.ratio is None:
-            return
-        block = cell // SPAN_CELLS
-        lone = not self.span_canary.requests or not self.span_stable.requests
-        if block != self.block and (not lone or block - self.span_begun >= LONE_BLOCKS):
-            if not lone:
-                self.ratio.step(tempered(self.span_canary), tempered(self.span_stable))
-            self.span_canary, self.span_stable, self.span_begun = Counts(), Counts(), block
-        self.block = block
-        self.span_canary += canary
-        self.span_stable += stable
+    before: int
+    tests: T
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The evidence as of one look."""
+class Seen:
+    """How far the samples go."""
 
-    canary: Counts
-    """Counted since the evidence began, as far as stable has been scraped too."""
-    stable: Counts
-    limit: LimitTest | None
-    ratio: RatioTest | None
     newest: int | None
     """The canary's newest sample, in milliseconds; None: none since the evidence began."""
     spacing: int
@@ -170,18 +172,23 @@ class Standing:
     stable_is_scraped: bool
 
 
-class Ledger:
+class Ledger(Generic[T]):
     """The evidence on one metric of one rollout."""
 
-    def __init__(self, limits: Limits, since: int, *, has_stable: bool) -> None:
-        """Start empty; nothing at or before ``since`` (milliseconds) will count."""
-        self.fold = CounterFold(since, canary_is_new=has_stable)
+    def __init__(self, tests: T, since: int, *, has_stable: bool, warmup: int = 0) -> None:
+        """Start empty.
+
+        Args:
+            tests: what is made of the cells; fresh.
+            since: nothing at or before this time speaks against the canary, in milliseconds.
+            has_stable: there is a version to compare with, and the canary's pods are new.
+            warmup: what a pod counts in its first so many milliseconds is left out.
+        """
+        self.fold = CounterFold(since, canary_is_new=has_stable, warmup=warmup)
         self._since = since
+        self._first = (since + (warmup if has_stable else 0)) // CELL_MS
         self._has_stable = has_stable
-        self._sealed = _Tests(
-            LimitTest(limits.share) if limits.share is not None else None,
-            RatioTest(limits.ratio) if limits.ratio is not None and has_stable else None,
-        )
+        self._checkpoints = [_Checkpoint(0, tests)]
         self._open: dict[int, _OpenCell] = {}
         self._answers: deque[tuple[int, int]] = deque()
         self._answered_since: int | None = None
@@ -189,29 +196,30 @@ class Ledger:
 
     def add(self, series: Iterable[Series]) -> None:
         """Take in samples. In any portions: what follows from them is the same."""
-        increments = self.fold.add(series)
-        for one in increments:
-            self._open.setdefault(_cell_of(one), _OpenCell()).add(one)
-            if one.side is Side.CANARY and one.requests:
-                self._answers.append((one.end, one.requests))
+        sealed = self._checkpoints[0].before
+        for one in self.fold.add(series):
+            number = max(_cell_of(one), sealed)
+            self._distrust(number)
+            self._open.setdefault(number, _OpenCell()).add(one)
+            requests = one.adds.get(REQUESTS, 0) * one.amount
+            if one.side is Side.CANARY and requests:
+                self._answers.append((one.end, requests))
                 if self._answered_since is not None and one.end > self._answered_since:
-                    self._answered += one.requests
-        self._seal()
+                    self._answered += requests
 
-    def standing(self) -> Standing:
-        """Return what all samples so far say."""
+    def standing(self) -> T:
+        """Return the tests with all that the samples so far say."""
         horizon = self._horizon()
+        self._advance(horizon)
+        latest = self._checkpoints[-1]
+        tests = latest.tests.copy()
+        self._take(tests, latest.before, None, horizon)
+        return tests
+
+    def seen(self) -> Seen:
+        """Return how far the samples go."""
         newest = self.fold.newest(Side.CANARY)
-        tests = self._sealed.copy()
-        for cell in _cells(self._open, horizon):
-            tests.take(cell)
-        if tests.ratio:
-            tests.ratio.step(tempered(tests.span_canary), tempered(tests.span_stable))
-        return Standing(
-            canary=tempered(tests.canary),
-            stable=tempered(tests.stable),
-            limit=tests.limit,
-            ratio=tests.ratio,
+        return Seen(
             newest=newest if newest is not None and newest > self._since else None,
             spacing=self.fold.spacing(),
             stable_is_scraped=self.fold.covered_by(Side.STABLE) is not None,
@@ -238,16 +246,39 @@ class Ledger:
         """Return up to when the canary counts; None: without bound."""
         return self.fold.covered_by(Side.STABLE) if self._has_stable else None
 
-    def _seal(self) -> None:
-        newest = self.fold.newest()
+    def _distrust(self, number: int) -> None:
+        """Drop the checkpoints that a late increment comes before."""
+        while len(self._checkpoints) > 1 and self._checkpoints[-1].before > number:
+            self._checkpoints.pop()
+
+    def _advance(self, horizon: int | None) -> None:
+        """Set a checkpoint where, but for late scrapes, all is known, and seal what is old."""
+        newest, covered = self.fold.newest(), self.fold.covered_by(Side.CANARY)
         if newest is None:
             return
-        horizon = self._horizon()
-        sealed = newest - SEAL_AFTER_MS
-        first_open = (sealed if horizon is None else min(sealed, horizon)) // CELL_MS
-        old = {k: self._open.pop(k) for k in list(self._open) if k < first_open}
-        for cell in _cells(old, None):
-            self._sealed.take(cell)
+        known = min(t for t in (covered, horizon, newest) if t is not None) // CELL_MS
+        latest = self._checkpoints[-1]
+        if known > latest.before:
+            tests = latest.tests.copy()
+            self._take(tests, latest.before, known, horizon)
+            kept = self._checkpoints[-2].before if len(self._checkpoints) > 1 else 0
+            if len(self._checkpoints) > 1 and latest.before - kept < CHECKPOINT_CELLS:
+                self._checkpoints.pop()
+            self._checkpoints.append(_Checkpoint(known, tests))
+        sealed = (newest - SEAL_AFTER_MS) // CELL_MS
+        while len(self._checkpoints) > 1 and self._checkpoints[1].before <= sealed:
+            self._checkpoints.pop(0)
+        before = self._checkpoints[0].before
+        for number in [k for k in self._open if k < before]:
+            del self._open[number]
+
+    def _take(self, tests: T, start: int, end: int | None, horizon: int | None) -> None:
+        for number in sorted(k for k in self._open if k >= start and (end is None or k < end)):
+            cell = self._open[number].up_to(number, horizon)
+            if number < self._first and not cell.canary:
+                tests.learn(cell)
+            else:
+                tests.take(cell)
 
 
 def _cell_of(one: Increment) -> int:
@@ -255,8 +286,3 @@ def _cell_of(one: Increment) -> int:
     if one.side is Side.CANARY:
         return (one.end - 1) // CELL_MS
     return max(one.start, one.end - REACH_MS) // CELL_MS
-
-
-def _cells(cells: dict[int, _OpenCell], horizon: int | None) -> list[_Cell]:
-    """Sum up by cell, in the order of time; the canary only up to the horizon."""
-    return [cells[k].up_to(k, horizon) for k in sorted(cells)]

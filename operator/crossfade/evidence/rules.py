@@ -1,4 +1,4 @@
-"""The first rule: from the evidence on one metric to one of the four answers, in words."""
+"""From the evidence on a share of bad answers to one of the four answers, in words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from crossfade.evidence.counters import silence_after
-from crossfade.evidence.eprocesses import LOG_THRESHOLD, LimitTest, Window, log_e_against
-from crossfade.evidence.ledger import Limits, Standing
-from crossfade.evidence.verdicts import Counts, Verdict
+from crossfade.evidence.eprocesses import LimitTest, Window, log_e_apart
+from crossfade.evidence.intervals import interval
+from crossfade.evidence.ledger import Seen
+from crossfade.evidence.rates import Limits, RateTests
+from crossfade.evidence.verdicts import Counts, Evidence, Verdict
 
 STABLE_BREAKS: Final = math.log(10)
 """Stable breaks the limit when its counts are ten times likelier above it than at it."""
@@ -20,6 +22,9 @@ not, in the very time of its breach. It comes on top of the threshold of the lim
 
 ONE_DECIMAL_FROM: Final = 0.95
 """Shares in percent below this are said with two digits instead."""
+
+WHOLE_ODDS_FROM: Final = 9.95
+"""Odds below this are said with two digits."""
 
 NEGLIGIBLE: Final = 50
 """Stable is not waited for when it answers less than one in this many of the canary's requests."""
@@ -36,6 +41,8 @@ class Asked:
     answered: int
     """The canary's requests since then."""
     min_requests: int
+    log_needed: float
+    """The threshold of every test, as a logarithm."""
     in_probation: bool = False
     """The judged version gets everything: there is no stable version beside it."""
 
@@ -43,45 +50,58 @@ class Asked:
 Answer = tuple[Verdict, str]
 
 
-def judge(standing: Standing, limits: Limits, asked: Asked) -> Answer:
+def judge(tests: RateTests, seen: Seen, limits: Limits, asked: Asked) -> Answer:
     """Give the answer. Harm goes first: evidence does not lapse when the source falls silent.
 
     Silence counts only in force: without traffic a version may have no series, or those of an
     earlier life, and to be blind for it would keep it from ever getting its first request.
     """
-    if standing.newest is None:
+    if seen.newest is None:
         return Verdict.NOT_ENOUGH_DATA, "the canary has no series yet"
-    for finding in (_worse_than_stable(standing, limits), _over_limit(standing, limits)):
+    for finding in (
+        _worse_than_stable(tests, limits, asked),
+        _over_limit(tests, seen, limits, asked),
+    ):
         if finding is not None:
             return finding
     if not asked.in_force:
         return Verdict.NOT_ENOUGH_DATA, "the weight is not yet seen in force"
-    for hold in (_stale(standing, asked), _incomparable(standing, limits, asked)):
+    for hold in (stale(seen, asked), _incomparable(tests, limits, asked)):
         if hold is not None:
             return hold
-    return _enough(standing, limits, asked)
+    missing = too_few(asked)
+    said = describe(tests, limits, asked)
+    return missing or (Verdict.HEALTHY, said)
 
 
-def _worse_than_stable(standing: Standing, limits: Limits) -> Answer | None:
-    if standing.ratio is None or standing.ratio.log_e() < LOG_THRESHOLD:
+def evidence_of(tests: RateTests, asked: Asked) -> Evidence:
+    """Return what speaks against the canary: the most of the tests."""
+    logs = [test.log_e() for test in (tests.margin, tests.limit) if test is not None]
+    return Evidence(max(logs, default=0.0), asked.log_needed)
+
+
+def _worse_than_stable(tests: RateTests, limits: Limits, asked: Asked) -> Answer | None:
+    if tests.margin is None or tests.margin.log_e() < asked.log_needed:
         return None
-    return Verdict.HARM, describe(standing.canary, standing.stable, limits)
+    return Verdict.HARM, describe(tests, limits, asked)
 
 
-def _over_limit(standing: Standing, limits: Limits) -> Answer | None:
+def _over_limit(tests: RateTests, seen: Seen, limits: Limits, asked: Asked) -> Answer | None:
     """Return harm by the limit, or the hold that stable imposes on it."""
-    test = standing.limit
-    if test is None or test.log_e() < LOG_THRESHOLD:
+    test = tests.limit
+    if test is None or test.log_e() < asked.log_needed:
         return None
     window = test.window()
-    said = describe(window.canary, window.stable, limits)
-    if window.begun_at is not None and standing.newest is not None:
-        said += f", in the last {max((standing.newest - window.begun_at) // 1000, 1)} s"
-    hold = _held_by_stable(test, window) if standing.stable_is_scraped else None
-    return (hold[0], f"{hold[1]}; {said}") if hold else (Verdict.HARM, said)
+    said = _shares(window.canary, window.stable, limits)
+    if window.begun_at is not None and seen.newest is not None:
+        said += f", in the last {max((seen.newest - window.begun_at) // 1000, 1)} s"
+    hold = _held_by_stable(tests, test, window) if seen.stable_is_scraped else None
+    if hold is not None:
+        return hold[0], f"{hold[1]}; {said}"
+    return Verdict.HARM, f"{said}; {_odds(evidence_of(tests, asked))}"
 
 
-def _held_by_stable(test: LimitTest, window: Window) -> Answer | None:
+def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer | None:
     """Return why the canary's breach of the limit is not held against it; None: it is.
 
     A limit alone takes a healthy version back in most failures that hit both versions. So in the
@@ -96,52 +116,87 @@ def _held_by_stable(test: LimitTest, window: Window) -> Answer | None:
         )
     if (stable.requests + 1) * NEGLIGIBLE < window.canary.requests:
         return None
-    if log_e_against(window.canary, stable) >= TOLD_APART:
+    apart = log_e_apart(window.canary, stable, tests.usual.share)
+    if apart / tests.dispersion.phi >= TOLD_APART:
         return None
     return Verdict.NOT_ENOUGH_DATA, "the versions cannot be told apart yet"
 
 
-def _stale(standing: Standing, asked: Asked) -> Answer | None:
-    age = asked.now - (standing.newest or 0)
-    if age <= silence_after(standing.spacing):
+def stale(seen: Seen, asked: Asked) -> Answer | None:
+    """Return a hold when the samples are old."""
+    age = asked.now - (seen.newest or 0)
+    if age <= silence_after(seen.spacing):
         return None
     return Verdict.UNAVAILABLE, f"the canary's newest sample is {age // 1000} s old"
 
 
-def _incomparable(standing: Standing, limits: Limits, asked: Asked) -> Answer | None:
-    if limits.ratio is None:
+def too_few(asked: Asked) -> Answer | None:
+    """Return a hold while the canary has not answered what the step asks for."""
+    if asked.answered >= asked.min_requests:
+        return None
+    return Verdict.NOT_ENOUGH_DATA, (
+        f"canary answered {asked.answered:,} of the {asked.min_requests:,} requests "
+        "that this step asks for"
+    )
+
+
+def _incomparable(tests: RateTests, limits: Limits, asked: Asked) -> Answer | None:
+    if limits.tolerance is None:
         return None
     if asked.in_probation:
         if limits.share is not None:
             return None
         return Verdict.NOT_ENOUGH_DATA, "nothing to compare with: no other version has traffic"
-    if standing.stable.requests:
+    if tests.stable.requests:
         return None
     return Verdict.NOT_ENOUGH_DATA, "stable answered no request to compare with"
 
 
-def _enough(standing: Standing, limits: Limits, asked: Asked) -> Answer:
-    if asked.answered < asked.min_requests:
-        return Verdict.NOT_ENOUGH_DATA, (
-            f"canary answered {asked.answered:,} of the {asked.min_requests:,} requests "
-            "that this step asks for"
-        )
-    return Verdict.HEALTHY, describe(standing.canary, standing.stable, limits)
+def describe(tests: RateTests, limits: Limits, asked: Asked) -> str:
+    """Say the shares, the limits and the evidence, for people."""
+    said = _shares(tests.canary, tests.stable, limits, tests.dispersion.phi)
+    return f"{said}; {_odds(evidence_of(tests, asked))}"
 
 
-def describe(canary: Counts, stable: Counts, limits: Limits) -> str:
-    """Say the shares and the limits, for people."""
-    said = f"canary {percent(canary)} of {canary.requests:,}"
+def _shares(canary: Counts, stable: Counts, limits: Limits, phi: float | None = None) -> str:
+    said = f"canary {percent(canary)}{_between(canary, phi)} of {canary.requests:,}"
     if stable.requests:
-        said += f", stable {percent(stable)} of {stable.requests:,}"
+        said += f", stable {percent(stable)}{_between(stable, phi)} of {stable.requests:,}"
     if limits.share is not None:
         said += f"; limit {100 * limits.share:.4g} %"
-    if limits.ratio is not None:
-        said += f"; tolerated {limits.ratio:g} times stable"
+    if limits.tolerance is not None:
+        said += f"; tolerated {limits.tolerance.ratio:g} times stable"
+        if limits.tolerance.slack:
+            said += f" + {100 * limits.tolerance.slack:.4g} %"
     return said
+
+
+def _between(counts: Counts, phi: float | None) -> str:
+    """Say the interval that holds the true share; nothing without a dispersion."""
+    if phi is None or not counts.requests:
+        return ""
+    low, high = interval(counts, phi)
+    return f" [{figure(100 * low)}, {figure(100 * high)}]"
+
+
+def _odds(evidence: Evidence) -> str:
+    """Say how much speaks against the canary, as odds."""
+    return f"evidence {odds(evidence.log_e)}, needs {odds(evidence.log_needed)}"
+
+
+def odds(log_e: float) -> str:
+    """Say an e-value as odds, such as "340 : 1"."""
+    value = math.exp(min(max(log_e, math.log(0.01)), math.log(1e9)))
+    if log_e >= math.log(1e9):
+        return "over 1,000,000,000 : 1"
+    return f"{value:.2g} : 1" if value < WHOLE_ODDS_FROM else f"{value:,.0f} : 1"
 
 
 def percent(counts: Counts) -> str:
     """Return the share of bad requests with one decimal, or two digits when it is small."""
-    share = counts.percent
-    return f"{share:.1f} %" if share >= ONE_DECIMAL_FROM or share == 0 else f"{share:.2g} %"
+    return f"{figure(counts.percent)} %"
+
+
+def figure(share: float) -> str:
+    """Return percents with one decimal, or two digits when they are small."""
+    return f"{share:.1f}" if share >= ONE_DECIMAL_FROM or share == 0 else f"{share:.2g}"

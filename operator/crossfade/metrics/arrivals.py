@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from crossfade.core.observation import Arrivals
-from crossfade.evidence.counters import CounterFold, Series, Side
+from crossfade.evidence.counters import CounterFold, Series, Side, silence_after
 from crossfade.metrics.analyst import Arm
 from crossfade.metrics.batching import Batcher
 from crossfade.metrics.counts import (
@@ -30,7 +30,10 @@ async def arrivals_of(
     since: datetime,
     now: datetime,
 ) -> Arrivals | None:
-    """Return what reached a revision since a time, an hour at most; None: it has no series.
+    """Return what reached a revision since a time, an hour at most; None: it is not seen.
+
+    It is not seen when it has no series, or none any more: a gateway drops those of a Service when
+    the last route to it is gone.
 
     Raises:
         MetricSourceError: there is no usable answer.
@@ -48,11 +51,11 @@ async def arrivals_of(
             owner = arms.owner(one)
             if owner is not None:
                 samples = parse_samples(one.values)
-                series.append(Series(*owner, identity(one), term.requests, term.bad, samples))
+                series.append(Series(*owner, identity(one), term.adds, samples))
         ends = [increment.end for increment in fold.add(series)]
         newest_increase = max([*ends, newest_increase or 0]) or None
     newest = fold.covered_by(Side.CANARY)
-    if newest is None:
+    if newest is None or milliseconds(now) - newest > silence_after(fold.spacing()):
         return None
     return Arrivals(_utc(newest_increase) if newest_increase else None, _utc(newest))
 

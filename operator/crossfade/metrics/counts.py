@@ -8,9 +8,11 @@ from typing import Final
 from crossfade.api.v1alpha1 import Metric
 from crossfade.errors import InvalidSpecError, MetricSourceError
 from crossfade.evidence.counters import Series, Side
-from crossfade.evidence.ledger import Ledger, Limits
-from crossfade.evidence.rules import Answer, Asked, judge
-from crossfade.evidence.verdicts import Verdict
+from crossfade.evidence.kernel import Tolerance
+from crossfade.evidence.ledger import Ledger
+from crossfade.evidence.rates import Limits, RateTests
+from crossfade.evidence.rules import Asked, evidence_of, judge
+from crossfade.evidence.verdicts import MetricAnswer, Verdict
 from crossfade.metrics.analyst import Arm, Subject
 from crossfade.metrics.batching import Batcher, Pods, Question, marked
 from crossfade.metrics.endpoints import Endpoint
@@ -26,6 +28,10 @@ Always from the same time, so that a restarted operator reads the same samples."
 
 PORTION_SECONDS: Final = 3600.0
 """The most that one query reads; a long rollout is read again hour by hour."""
+
+
+LATENCY_WARMUP_SECONDS: Final = 30
+"""The default of ``warmupSeconds`` for latency: caches fill, and code is compiled."""
 
 
 def milliseconds(at: datetime) -> int:
@@ -122,11 +128,16 @@ class CountsFold:
         Raises:
             InvalidSpecError: the versions cannot be told apart.
         """
+        self._name = metric.name
         self._plan = plan
-        self._limits = _limits(metric)
+        self._limits = limits_of(metric)
         self._arms = Arms(subject.key, plan.join, subject.canary, subject.stable)
+        has_stable = subject.stable is not None
         self._ledger = Ledger(
-            self._limits, milliseconds(subject.since), has_stable=subject.stable is not None
+            RateTests(self._limits, has_stable=has_stable),
+            milliseconds(subject.since),
+            has_stable=has_stable,
+            warmup=1000 * _warmup_seconds(metric),
         )
         self._from = self._first = subject.since.timestamp() - LOOK_BACK_SECONDS
         self._what = ""
@@ -167,7 +178,7 @@ class CountsFold:
             (self._bordered if term.bad < 0 else self._counted).add(owner)
             samples = parse_samples(series.values)
             key = f"{term.selector}\0{identity(series)}"
-            taken.append(Series(side, pod, key, term.requests, term.bad, samples))
+            taken.append(Series(side, pod, key, term.adds, samples))
         return taken
 
     async def _check_border(self, batcher: Batcher, endpoint: Endpoint, now: float) -> None:
@@ -194,29 +205,37 @@ class CountsFold:
             f"{_nearest(border * unit, borders)}"
         )
 
-    def judge(self, subject: Subject, now: datetime) -> Answer:
+    def judge(self, subject: Subject, now: datetime, log_needed: float) -> MetricAnswer:
         """Give the answer on what was read."""
         in_force_at = subject.in_force_at
-        standing = self._ledger.standing()
-        if standing.newest is None:
+        seen = self._ledger.seen()
+        if seen.newest is None:
             names = " and ".join(sorted({term.selector.name for term in self._plan.terms}))
-            return Verdict.NOT_ENOUGH_DATA, (
-                f"no series of {names} {self._arms.whose(Side.CANARY)}: is it scraped?"
-            )
-        answered = self._ledger.answered(milliseconds(in_force_at)) if in_force_at else 0
+            said = f"no series of {names} {self._arms.whose(Side.CANARY)}: is it scraped?"
+            return MetricAnswer(self._name, Verdict.NOT_ENOUGH_DATA, said)
         asked = Asked(
             milliseconds(now),
             in_force=in_force_at is not None,
-            answered=answered,
+            answered=self._ledger.answered(milliseconds(in_force_at)) if in_force_at else 0,
             min_requests=subject.min_requests,
+            log_needed=log_needed,
             in_probation=subject.stable is None,
         )
-        verdict, message = judge(standing, self._limits, asked)
-        counted = verdict in (Verdict.HARM, Verdict.HEALTHY)
-        return verdict, message + self._what if counted else message
+        tests = self._ledger.standing()
+        tests.close()
+        verdict, message = judge(tests, seen, self._limits, asked)
+        if verdict in (Verdict.HARM, Verdict.HEALTHY):
+            message += self._what
+        return MetricAnswer(self._name, verdict, message, evidence_of(tests, asked))
 
 
-def _limits(metric: Metric) -> Limits:
+def _warmup_seconds(metric: Metric) -> int:
+    if metric.warmup_seconds is not None:
+        return metric.warmup_seconds
+    return LATENCY_WARMUP_SECONDS if metric.latency is not None else 0
+
+
+def limits_of(metric: Metric) -> Limits:
     """Return the limits as shares.
 
     Raises:
@@ -230,7 +249,8 @@ def _limits(metric: Metric) -> Limits:
         raise InvalidSpecError("a metric is one of errorRate, latency and query")
     if percent is None and worse is None:
         raise InvalidSpecError("write a limit in percent, or worseThanStable")
-    return Limits(percent / 100 if percent is not None else None, worse.ratio if worse else None)
+    tolerance = Tolerance(worse.ratio, worse.min_increase_percent / 100) if worse else None
+    return Limits(percent / 100 if percent is not None else None, tolerance)
 
 
 def _number(le: str) -> float:

@@ -8,8 +8,9 @@ restarted operator finds again from ``Subject.since``. Rules are in ``evidence``
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -21,7 +22,7 @@ from crossfade.evidence.verdicts import MetricAnswer, Verdict
 from crossfade.metrics.analyst import Arm, Subject
 from crossfade.metrics.arrivals import arrivals_of
 from crossfade.metrics.batching import Batcher
-from crossfade.metrics.counts import CountsFold
+from crossfade.metrics.counts import CountsFold, limits_of
 from crossfade.metrics.endpoints import Endpoint, Endpoints, SecretReader
 from crossfade.metrics.prometheus import Prom, RefusedError
 from crossfade.metrics.queries import QueryFold, fill
@@ -118,26 +119,29 @@ class PrometheusAnalyst:
         self, kept: _Kept, subject: Subject, metric: Metric, now: datetime
     ) -> MetricAnswer:
         try:
-            verdict, message = await self._judge(kept, subject, metric, now)
+            answer = await self._judge(kept, subject, metric, now)
         except (MetricSourceError, InvalidSpecError) as e:
-            verdict, message = Verdict.UNAVAILABLE, str(e)
-        return MetricAnswer(metric.name, verdict, message[:MAX_MESSAGE])
+            answer = MetricAnswer(metric.name, Verdict.UNAVAILABLE, str(e))
+        return replace(answer, message=answer.message[:MAX_MESSAGE])
 
-    async def _judge(self, kept: _Kept, subject: Subject, metric: Metric, now: datetime) -> Answer:
+    async def _judge(
+        self, kept: _Kept, subject: Subject, metric: Metric, now: datetime
+    ) -> MetricAnswer:
         known, fold = kept.metrics.get(metric.name, (None, None))
         if fold is None or known != metric:
             fold = _fold_of(subject, metric)
             kept.metrics[metric.name] = (metric, fold)
         namespace, analysis = subject.key.namespace, subject.analysis
         if isinstance(fold, QueryFold):
-            return await self._judge_query(fold, subject, metric, now)
+            verdict, message = await self._judge_query(fold, subject, metric, now)
+            return MetricAnswer(metric.name, verdict, message)
         catch_up = fold.catch_up
 
         async def read(endpoint: Endpoint) -> None:
             await catch_up(self._batcher, endpoint, now.timestamp())
 
         await self._with_endpoint(namespace, analysis, read)
-        return fold.judge(subject, now)
+        return fold.judge(subject, now, log_needed(analysis))
 
     async def _judge_query(
         self, fold: QueryFold, subject: Subject, metric: Metric, now: datetime
@@ -173,6 +177,22 @@ class PrometheusAnalyst:
             if again == endpoint:
                 raise
             return await ask(again)
+
+
+def log_needed(analysis: Analysis) -> float:
+    """Return the threshold of every test, as a logarithm: the false rollback rate is split evenly.
+
+    So the probability that any of them ever reaches its threshold on a healthy version is at most
+    that rate, however the metrics depend on each other (Bonferroni).
+    """
+    tests = sum(_tests_of(metric) for metric in analysis.metrics)
+    return math.log(max(tests, 1) / analysis.false_rollback_rate)
+
+
+def _tests_of(metric: Metric) -> int:
+    if metric.query is not None:
+        return 0
+    return 1 if metric.drift is not None else limits_of(metric).tests
 
 
 def _fold_of(subject: Subject, metric: Metric) -> CountsFold | QueryFold:

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from crossfade.api.v1alpha1 import Analysis, Metric, Source
 from crossfade.errors import InvalidSpecError
+from crossfade.evidence.counters import BAD, REQUESTS
 from crossfade.metrics.presets import PRESETS, Place, Unit
 from crossfade.metrics.selectors import Matcher, Selector, parse_selector
 
@@ -33,6 +34,12 @@ class Term:
     selector: Selector
     requests: int
     bad: int
+
+    @property
+    def adds(self) -> dict[str, int]:
+        """What one count adds, as evidence takes it."""
+        counted = {REQUESTS: self.requests, BAD: self.bad}
+        return {what: amount for what, amount in counted.items() if amount}
 
 
 @dataclass(frozen=True, slots=True)
