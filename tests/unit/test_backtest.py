@@ -350,6 +350,15 @@ def test_joins_by_a_version_label(command: Command) -> None:
     assert err.endswith("give --canary-revision and --stable-revision\n")
 
 
+def test_needs_no_revision_for_a_query_without_pods(command: Command) -> None:
+    version = {"name": "q", "query": {"promql": 'x{v="{{version}}"}', "max": 1}}
+    manifest = manifest_of(version)
+    del manifest["spec"]["analysis"]["source"]
+    command.past.points['x{v="2.3.0"}'] = [RawSeries({}, [(START + 99, "2")])]
+    found = command.json(manifest=manifest)
+    assert (found["canary"]["revision"], found["firedAt"]) == ("", "2026-11-24T12:01:40Z")
+
+
 # ── what goes wrong ───────────────────────────────────────────────────────────────────────────
 
 

@@ -203,7 +203,7 @@ def _expect_readable(subject: Subject) -> None:
     for metric in subject.analysis.metrics:
         if metric.query is not None:
             fill(metric.query.promql, subject)
-        else:
+        elif metric.drift is None:
             plan_of(subject.analysis, metric)
 
 
