@@ -166,6 +166,8 @@ def test_forecasts_answers_and_time_for_each_weight() -> None:
     )
     without_traffic = forecast(limits, stable, (5, 50), 0.0, NEEDED)
     assert without_traffic == (Forecast(5, few, None), Forecast(50, many, None))
+    one_a_day = forecast(limits, stable, (5, 50), 2.01 / 86_400, NEEDED)
+    assert [one.seconds is None for one in one_a_day] == [True, False]
 
 
 def test_of_two_limits_the_one_that_is_seen_first_is_forecast() -> None:
@@ -203,5 +205,10 @@ def test_whatever_stable_did_a_forecast_is_positive(
 ) -> None:
     limits = Limits(share=0.02, tolerance=DEFAULT)
     for one in forecast(limits, Counts(*counted), (weight,), per_second, NEEDED):
-        assert one.requests > 0
-        assert one.seconds is None or one.seconds > 0
+        assert 0 < one.requests <= 10**9
+        assert one.seconds is None or 0 < one.seconds < 2**63
+
+
+def test_more_answers_than_anybody_gives_are_not_forecast() -> None:
+    assert requests_needed(1e-6, STRICT, 10, NEEDED) is not None
+    assert requests_needed(1e-9, STRICT, 10, NEEDED) is None

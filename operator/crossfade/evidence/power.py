@@ -41,6 +41,12 @@ LIKELY: Final = 0.8
 LIKELY_DEVIATION: Final = 0.8416
 """The normal distribution's deviation of that probability."""
 
+MOST_ANSWERS: Final = 1_000_000_000
+"""What takes more answers is not seen: so much is more than ``minRequests`` may ask for."""
+
+IDLE: Final = 1 / 86_400
+"""Fewer answers of the canary in a second, one a day, are no traffic."""
+
 ALL: Final = 100
 """Percent. A canary that gets everything has no stable version beside it."""
 
@@ -117,7 +123,8 @@ def requests_needed(
     else:
         walks = list(_walks_against_limit(doubled, harm, log_needed))
     fastest = min((w for w in walks if w.drift > 0), key=_Walk.surely_within, default=None)
-    return math.ceil(_quantile(fastest) * dispersion) if fastest else None
+    answers = _quantile(fastest) * dispersion if fastest else math.inf
+    return math.ceil(answers) if answers <= MOST_ANSWERS else None
 
 
 def forecast(
@@ -154,7 +161,7 @@ def forecast(
         ]
         if needed:
             per_canary = per_second * weight / ALL
-            seconds = math.ceil(min(needed) / per_canary) if per_canary > 0 else None
+            seconds = math.ceil(min(needed) / per_canary) if per_canary >= IDLE else None
             said.append(Forecast(weight, min(needed), seconds))
     return tuple(said)
 
