@@ -23,6 +23,7 @@ from crossfade.api.v1alpha1 import (
     RejectedRevision,
     RevisionStatus,
     RolloutStatus,
+    StepForecast,
 )
 from crossfade.core.actions import Role
 from crossfade.workload import render
@@ -40,6 +41,8 @@ JOINED = {"routeRef": {"name": "public", "rule": "model"}}
 OWNED = {"parentRefs": [{"name": "public"}]}
 ERRORS = {"name": "errors", "errorRate": {"maxPercent": 5}}
 SLOW = {"name": "slow", "latency": {"maxMilliseconds": 300, "maxSlowPercent": 1}}
+DRIFT = {"counter": "labels_total", "label": "class"}
+SHARES = [{"value": "a", "weight": 0.9}, {"value": "b", "weight": 0.1}]
 PAUSE: Manifest = {"weightPercent": 50, "pause": {}}
 AUTOSCALING = {"minReplicas": 1, "maxReplicas": 3}
 
@@ -71,14 +74,25 @@ STATUS = ModelDeploymentStatus(
     step="2/3",
     verdict="healthy",
     message="500 of 1000 requests",
-    rollout=RolloutStatus(started_at=NOW, step=1, target_weight=25, ready_at=NOW),
+    rollout=RolloutStatus(started_at=NOW, step=1, target_weight=25, ready_at=NOW, warned_slow=True),
     promoted_at=NOW,
     rejected=[
         RejectedRevision(
             revision="fffffff0", version="9", reason="Harm", message="too many errors", at=NOW
         )
     ],
-    metrics=[MetricStatus(name="errors", verdict="healthy", message="1 of 100")],
+    metrics=[
+        MetricStatus(
+            name="errors",
+            verdict="healthy",
+            message="1 of 100",
+            alert="inputs moved",
+            forecast=[
+                StepForecast(weight_percent=5, requests=4100, seconds=93_600),
+                StepForecast(weight_percent=50, requests=9500),
+            ],
+        )
+    ],
     joined_backend={"name": "model", "port": 8080, "filters": [{"type": "X"}]},
     conditions=[
         Condition(
@@ -285,10 +299,10 @@ WRONG: dict[str, tuple[Manifest, str]] = {
         {"spec.analysis.metrics": [ERRORS, ERRORS]},
         "spec.analysis.metrics[1]: Duplicate value",
     ),
-    "a metric of no kind": (metric(), "give exactly one of errorRate, latency and query"),
+    "a metric of no kind": (metric(), "give exactly one of errorRate, latency, drift and query"),
     "a metric of two kinds": (
         metric(errorRate=ERRORS["errorRate"], latency=SLOW["latency"]),
-        "give exactly one of errorRate, latency and query",
+        "give exactly one of errorRate, latency, drift and query",
     ),
     "a metric's name in capitals": (
         {"spec.analysis.metrics": [{**ERRORS, "name": "Errors"}]},
@@ -325,7 +339,87 @@ WRONG: dict[str, tuple[Manifest, str]] = {
     ),
     "a query with a source": (
         metric(query={"promql": "1", "min": 2}, source={"preset": "mlserver"}),
-        "source is for errorRate and latency",
+        "source is for counters and histograms; a query names its series itself",
+    ),
+    "a query that warms up": (
+        metric(query={"promql": "1", "min": 2}, warmupSeconds=30),
+        "warmupSeconds is for counters and histograms; a query is evaluated as it is written",
+    ),
+    "a warm-up that leaves nothing": (
+        {"spec.analysis.metrics": [{**SLOW, "warmupSeconds": 301}]},
+        "warmupSeconds in body should be less than or equal to 300",
+    ),
+    "an increase of everything": (
+        metric(errorRate={"worseThanStable": {"minIncreasePercent": 100}}),
+        "worseThanStable.minIncreasePercent in body should be less than 100",
+    ),
+    "an increase that asks for a better version": (
+        metric(errorRate={"worseThanStable": {"minIncreasePercent": -0.1}}),
+        "worseThanStable.minIncreasePercent in body should be greater than or equal to 0",
+    ),
+    "no healthy version may ever be rolled back": (
+        {"spec.analysis.falseRollbackRate": 0},
+        "spec.analysis.falseRollbackRate in body should be greater than 0",
+    ),
+    "healthy versions are rolled back as often as not": (
+        {"spec.analysis.falseRollbackRate": 0.51},
+        "spec.analysis.falseRollbackRate in body should be less than or equal to 0.5",
+    ),
+    "a drift beside an errorRate": (
+        metric(drift=DRIFT, errorRate=ERRORS["errorRate"]),
+        "give exactly one of errorRate, latency, drift and query",
+    ),
+    "a drift of nothing": (
+        metric(drift={"minEffect": 0.2}),
+        "drift needs a distribution: give histogram, or counter and label",
+    ),
+    "a drift of two things": (
+        metric(drift={**DRIFT, "histogram": "scores"}),
+        "drift needs a distribution: give histogram, or counter and label",
+    ),
+    "a drift of a counter without label": (
+        metric(drift={"counter": "labels_total"}),
+        "label goes with counter: its values are the categories",
+    ),
+    "a drift of a histogram with a label": (
+        metric(drift={"histogram": "scores", "label": "class"}),
+        "label goes with counter: its values are the categories",
+    ),
+    "a drift of a label that is none": (
+        metric(drift={"counter": "labels_total", "label": "the class"}),
+        "drift.label",
+    ),
+    "a drift of any size": (
+        metric(drift={**DRIFT, "minEffect": 0}),
+        "drift.minEffect in body should be greater than 0",
+    ),
+    "a drift that is never large enough": (
+        metric(drift={**DRIFT, "minEffect": 11}),
+        "drift.minEffect in body should be less than or equal to 10",
+    ),
+    "a reference to nothing": (
+        metric(drift={**DRIFT, "reference": {}}),
+        "give exactly one of shares, configMap and stableBeforeSeconds",
+    ),
+    "two references": (
+        metric(drift={**DRIFT, "reference": {"shares": SHARES, "stableBeforeSeconds": 3600}}),
+        "give exactly one of shares, configMap and stableBeforeSeconds",
+    ),
+    "a reference of one bucket": (
+        metric(drift={**DRIFT, "reference": {"shares": SHARES[:1]}}),
+        "drift.reference.shares in body should have at least 2 items",
+    ),
+    "a reference with a negative share": (
+        metric(drift={**DRIFT, "reference": {"shares": [*SHARES, {"value": "c", "weight": -1}]}}),
+        "drift.reference.shares[2].weight in body should be greater than or equal to 0",
+    ),
+    "a reference to a ConfigMap without key": (
+        metric(drift={**DRIFT, "reference": {"configMap": {"name": "training"}}}),
+        "drift.reference.configMap.key: Required value",
+    ),
+    "a reference to less than a minute": (
+        metric(drift={**DRIFT, "reference": {"stableBeforeSeconds": 59}}),
+        "drift.reference.stableBeforeSeconds in body should be greater than or equal to 60",
     ),
     "an errorRate without counters": (
         {"spec.analysis.source": ABSENT},
@@ -348,8 +442,12 @@ WRONG: dict[str, tuple[Manifest, str]] = {
         "latency needs a histogram: give source.latency or source.preset",
     ),
     "an unknown preset": (
-        {"spec.analysis.source": {"preset": "triton"}},
-        'supported values: "mlserver"',
+        {"spec.analysis.source": {"preset": "tritno"}},
+        'supported values: "mlserver", "triton", "vllm"',
+    ),
+    "an unknown unit": (
+        {"spec.analysis.source": {"preset": "mlserver", "latencyUnit": "minutes"}},
+        'supported values: "seconds", "milliseconds", "microseconds"',
     ),
 }
 
@@ -367,6 +465,25 @@ RIGHT: dict[str, Manifest] = {
         "spec.analysis.source": ABSENT,
         "spec.analysis.metrics": [{**ERRORS, "source": {"requests": "a", "errors": "b"}}],
     },
+    "drift without any counter of requests": {
+        "spec.analysis.source": ABSENT,
+        "spec.analysis.metrics": [{"name": "labels", "drift": DRIFT}],
+    },
+    "drift of a histogram from the training data": metric(
+        drift={"histogram": "scores", "reference": {"shares": SHARES}}
+    ),
+    "drift from a ConfigMap": metric(
+        drift={**DRIFT, "reference": {"configMap": {"name": "training", "key": "labels.yaml"}}}
+    ),
+    "drift from stable's own past": metric(
+        drift={**DRIFT, "minEffect": 0.25, "reference": {"stableBeforeSeconds": 86_400}}
+    ),
+    "a strict comparison": metric(
+        errorRate={"worseThanStable": {"ratio": 1, "minIncreasePercent": 0}}
+    ),
+    "one false rollback in a thousand": {"spec.analysis.falseRollbackRate": 0.001},
+    "a model that warms up": {"spec.analysis.metrics": [{**ERRORS, "warmupSeconds": 120}]},
+    "a gateway that counts": {"spec.analysis.source": {"preset": "istio"}},
     "answers counted elsewhere": {
         "spec.analysis.source": {"requests": "a", "errors": "b", "versionLabel": "version"}
     },
@@ -471,6 +588,7 @@ def test_the_api_server_fills_in_defaults_but_not_in_lists(api: Kubectl) -> None
     spec = json.loads(taken.stdout)["spec"]
     assert spec["serving"] == {"protocol": "openInference", "port": 8080}
     assert spec["rollout"]["deadlineSeconds"] == 86_400
+    assert spec["analysis"]["falseRollbackRate"] == 0.01
     assert spec["rollout"]["steps"] == [{"weightPercent": 5}]
     assert spec["analysis"]["metrics"] == [ERRORS]
 

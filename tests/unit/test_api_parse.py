@@ -176,9 +176,51 @@ def test_defaults_are_filled_in() -> None:
     assert (spec.serving.port, spec.rollout.probation_seconds, spec.replicas) == (8080, 300, None)
 
 
+def with_metric(**fields: Any) -> dict[str, Any]:
+    metric = {"name": "one", **fields}
+    return with_spec(analysis={"prometheus": {"address": "http://p"}, "metrics": [metric]})
+
+
+def test_a_comparison_tolerates_a_tenth_and_a_tenth_of_a_percent_more() -> None:
+    analysis = parse_spec(with_metric(errorRate={"worseThanStable": {}})).analysis
+    assert analysis is not None
+    assert analysis.false_rollback_rate == 0.01
+    rate = analysis.metrics[0].error_rate
+    assert rate is not None
+    assert rate.worse_than_stable is not None
+    assert rate.worse_than_stable.ratio == 1.1
+    assert rate.worse_than_stable.min_increase_percent == 0.1
+
+
+def test_a_drift_is_read_with_its_reference() -> None:
+    reference = {"configMap": {"name": "training", "key": "scores.yaml"}}
+    analysis = parse_spec(with_metric(drift={"histogram": "s", "reference": reference})).analysis
+    assert analysis is not None
+    (metric,) = analysis.metrics
+    assert metric.warmup_seconds is None
+    drift = metric.drift
+    assert drift is not None
+    assert (drift.histogram, drift.min_effect) == ("s", 0.1)
+    assert drift.reference is not None
+    assert drift.reference.config_map is not None
+    assert drift.reference.config_map.key == "scores.yaml"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        (
+            with_metric(drift={"histogram": "s", "minEffect": 0}),
+            "spec.analysis.metrics[0].drift.minEffect: Input should be greater than 0",
+        ),
+        (
+            with_metric(drift={"histogram": "s", "reference": {"stableBeforeSeconds": 59}}),
+            "drift.reference.stableBeforeSeconds: Input should be greater than or equal to 60",
+        ),
+        (
+            with_metric(drift={"counter": "c", "label": "9"}),
+            "spec.analysis.metrics[0].drift.label: String should match pattern",
+        ),
         ({}, "spec: write an object here"),
         ({"spec": []}, "spec: write an object here"),
         (with_spec(model={"name": "a"}), "spec.model.version: this field is required"),

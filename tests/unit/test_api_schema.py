@@ -133,6 +133,13 @@ def test_exclusive_bounds_are_flags_beside_the_bound() -> None:
     }
 
 
+def test_the_false_rollback_rate_is_a_probability_with_a_default() -> None:
+    rate = ALL[".spec.analysis.falseRollbackRate"]
+    assert (rate["default"], rate["minimum"], rate["exclusiveMinimum"]) == (0.01, 0, True)
+    assert rate["maximum"] == 0.5
+    assert "exclusiveMaximum" not in rate
+
+
 def test_every_rule_is_in_the_schema() -> None:
     written = [
         line["message"]
