@@ -71,8 +71,8 @@ their scrapes are not at the same times, and what hits both may be booked for st
 ODDS_OVER_STABLE: Final = (1.5, 2.5, 5.0, 10.0, 30.0)
 """Alternatives to "at the border of what is tolerated": times its odds."""
 
-MARGIN_FROM_THE_START: Final = 0.85
-"""The share of the prior that the canary was worse than stable from its first request on."""
+SPANS_FROM_THE_START: Final = 0.85
+"""The share of the prior that the canary was different from stable from its first request on."""
 
 HALF_OF_SPANS: Final = 120
 """Spans until half of the rest has begun."""
@@ -173,8 +173,7 @@ class Dispersion:
 
     def temper(self, log_e: float) -> float:
         """Return what one step adds to the evidence."""
-        most = MOST_OF_A_STEP if self.bad < BAD_TO_KNOW else MOST_WHEN_KNOWN
-        return min(log_e / self.phi, most)
+        return min(log_e / self.phi, MOST_OF_A_STEP if self.bad < BAD_TO_KNOW else MOST_WHEN_KNOWN)
 
 
 class StableRate:
@@ -204,29 +203,66 @@ class StableRate:
         return min(max(self._bad / self._requests, 1e-6), HIGHEST_RATE)
 
 
+class Starts:
+    """Mixes alternatives of equal weight over the spans at which they began.
+
+    One that begins with a span pays for what it would have lost in the span before, so that
+    stable's part of a burst, scraped a moment earlier, weighs against the canary's.
+    """
+
+    __slots__ = ("_before", "_logs", "_steps")
+
+    def __init__(self, alternatives: int) -> None:
+        self._logs = [-math.inf] * alternatives
+        self._before = [0.0] * alternatives
+        self._steps = 0
+
+    def copy(self) -> Starts:
+        """Return a mixture that can go on alone."""
+        other = object.__new__(Starts)
+        other._logs, other._before = list(self._logs), list(self._before)
+        other._steps = self._steps
+        return other
+
+    def step(self, gains: Sequence[float]) -> None:
+        """Take in what the span adds to log e of each alternative."""
+        begin = math.log(self._prior() / len(gains))
+        for j, gain in enumerate(gains):
+            self._logs[j] = _log_add(self._logs[j], begin + min(self._before[j], 0.0)) + gain
+        self._before = list(gains)
+        self._steps += 1
+
+    def _prior(self) -> float:
+        if self._steps == 0:
+            return SPANS_FROM_THE_START
+        return (1 - SPANS_FROM_THE_START) * _nth(self._steps, HALF_OF_SPANS)
+
+    def log_e(self) -> float:
+        """Return the logarithm of the e-value."""
+        if self._steps == 0:
+            return 0.0
+        not_begun = (1 - SPANS_FROM_THE_START) * _rest(self._steps - 1, HALF_OF_SPANS)
+        return log_sum((*self._logs, math.log(not_begun)))
+
+
 class MarginTest:
     """Is the canary's share of bad answers above ``tolerance`` beside that of stable?
 
-    The kernel (``kernel.py``) with bets on alternatives of several sizes. They are chosen by what
-    stable's rate was before and by the requests of the span. An alternative that begins with a
-    span pays for what it would have lost in the span before, so that stable's part of a burst,
-    scraped a moment earlier, weighs against the canary's.
+    The kernel (``kernel.py``) with bets on alternatives of several sizes, which are chosen by what
+    stable's rate was before and by the requests of the span.
     """
 
-    __slots__ = ("_before", "_logs", "_steps", "tolerance")
+    __slots__ = ("_starts", "tolerance")
 
     def __init__(self, tolerance: Tolerance) -> None:
         """Start with no evidence."""
         self.tolerance = tolerance
-        self._logs = [-math.inf] * len(ODDS_OVER_STABLE)
-        self._before = [0.0] * len(ODDS_OVER_STABLE)
-        self._steps = 0
+        self._starts = Starts(len(ODDS_OVER_STABLE))
 
     def copy(self) -> MarginTest:
         """Return a test that can go on alone."""
-        other = MarginTest(self.tolerance)
-        other._logs, other._before = list(self._logs), list(self._before)
-        other._steps = self._steps
+        other = object.__new__(MarginTest)
+        other.tolerance, other._starts = self.tolerance, self._starts.copy()
         return other
 
     def step(self, canary: Counts, stable: Counts, rate: float, known: Dispersion) -> None:
@@ -238,24 +274,12 @@ class MarginTest:
             rate: stable's share of bad answers, by what was known before the span.
             known: the dispersion, likewise.
         """
-        begin = math.log(self._prior() / len(ODDS_OVER_STABLE))
-        for j, won in enumerate(_winnings(self.tolerance, canary, stable, rate)):
-            gain = known.temper(won)
-            self._logs[j] = _log_add(self._logs[j], begin + min(self._before[j], 0.0)) + gain
-            self._before[j] = gain
-        self._steps += 1
-
-    def _prior(self) -> float:
-        if self._steps == 0:
-            return MARGIN_FROM_THE_START
-        return (1 - MARGIN_FROM_THE_START) * _nth(self._steps, HALF_OF_SPANS)
+        won = _winnings(self.tolerance, canary, stable, rate)
+        self._starts.step([known.temper(one) for one in won])
 
     def log_e(self) -> float:
         """Return the logarithm of the e-value."""
-        if self._steps == 0:
-            return 0.0
-        not_begun = (1 - MARGIN_FROM_THE_START) * _rest(self._steps - 1, HALF_OF_SPANS)
-        return log_sum((*self._logs, math.log(not_begun)))
+        return self._starts.log_e()
 
 
 def log_e_apart(canary: Counts, stable: Counts, rate: float) -> float:

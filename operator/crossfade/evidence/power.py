@@ -27,9 +27,9 @@ from crossfade.evidence.eprocesses import (
     FROM_THE_START,
     GROSS_FROM_THE_START,
     HIGHEST_RATE,
-    MARGIN_FROM_THE_START,
     ODDS_OVER_STABLE,
     ODDS_RATIOS,
+    SPANS_FROM_THE_START,
 )
 from crossfade.evidence.kernel import Tolerance, bet_on, log_e
 from crossfade.evidence.rates import Limits
@@ -194,7 +194,7 @@ def _walks_beside_stable(
     if not beside:
         return
     border = min(tolerance.border(stable), HIGHEST_RATE)
-    price = math.log(len(ODDS_OVER_STABLE) / MARGIN_FROM_THE_START)
+    price = math.log(len(ODDS_OVER_STABLE) / SPANS_FROM_THE_START)
     for ratio in ODDS_OVER_STABLE:
         bet = bet_on(tolerance, _times_odds(border, ratio), stable, weight, beside)
         if bet is None:
