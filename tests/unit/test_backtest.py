@@ -21,7 +21,7 @@ from crossfade.cli.ahead import SamplesAhead, StepsAhead
 from crossfade.cli.command import main
 from crossfade.cli.outcome import Backtest, Look
 from crossfade.cli.policy import read_policy
-from crossfade.cli.report import duration, ratio, render_json, render_table
+from crossfade.cli.report import duration, render_json, render_table
 from crossfade.errors import CommandError, MetricSourceError
 from crossfade.evidence.verdicts import Evidence, MetricAnswer, Verdict
 from crossfade.metrics.batching import Pods, Question
@@ -563,14 +563,6 @@ def test_tells_an_alert_that_comes() -> None:
 def test_tells_the_day_in_a_range_of_several() -> None:
     past = replace(played(0, 0), end=SINCE + timedelta(days=1))
     assert "\n  11-24 12:00:10  healthy" in render_table(past)
-
-
-@pytest.mark.parametrize(
-    ("log10", "text"),
-    [(-3, "0.001 : 1"), (0, "1 : 1"), (2.48, "302 : 1"), (5, "100,000 : 1"), (400, "10^400 : 1")],
-)
-def test_writes_evidence_as_odds(log10: float, text: str) -> None:
-    assert ratio(log10 * math.log(10)) == text
 
 
 def test_writes_durations() -> None:

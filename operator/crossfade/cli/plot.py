@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from crossfade.cli.outcome import Backtest
-from crossfade.cli.report import clock, ratio, summary
+from crossfade.cli.report import clock, summary
 from crossfade.errors import CommandError
+from crossfade.evidence.rules import odds
 from crossfade.evidence.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ COLOURS: Final = {
 }
 LINE: Final = "#1b4965"
 
-SHOWN: Final = 3.0
-"""Decades below 1 : 1 and above the threshold that are shown: what is further off is as clear."""
+BELOW: Final = 2.0
+"""Decades below 1 : 1 that are shown: what is lower is as clear."""
+
+ABOVE: Final = 3.0
+"""Decades above the threshold; evidence that is higher is drawn at the edge."""
 
 
 def expect_drawable(path: str) -> None:
@@ -90,12 +94,14 @@ def _panel(panel: Axes, past: Backtest, name: str) -> None:
     if seen:
         evidence = [e.log_e / math.log(10) for _, e in seen]
         needed = [e.log_needed / math.log(10) for _, e in seen]
-        low = max(min(low, *evidence), -SHOWN)
-        high = min(max(*needed, *evidence), max(needed) + SHOWN) + 0.3
+        low = max(min(low, *evidence), -BELOW)
+        top = max(needed) + ABOVE
+        evidence = [min(max(e, low), top) for e in evidence]
+        high = max(*needed, *evidence) + 0.3
         panel.plot(times, evidence, color=LINE, linewidth=1.4)  # type: ignore[arg-type]
         panel.plot(times, needed, color=LINE, linewidth=0.9, linestyle="--")  # type: ignore[arg-type]
         panel.annotate(
-            f"needs {ratio(seen[-1][1].log_needed)}", (times[0], needed[0]),
+            f"needs {odds(seen[-1][1].log_needed)}", (times[0], needed[0]),
             xytext=(3, 2), textcoords="offset points", fontsize=8, color=LINE,
         )  # fmt: skip
     strip = 0.08 * (high - low)
@@ -111,7 +117,7 @@ def _panel(panel: Axes, past: Backtest, name: str) -> None:
         title = name
     panel.set_title(title, loc="left", fontsize=9, fontweight="bold")
     panel.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    panel.yaxis.set_major_formatter(lambda decade, _: ratio(decade * math.log(10)))
+    panel.yaxis.set_major_formatter(lambda decade, _: odds(decade * math.log(10)))
     panel.spines[["top", "right"]].set_visible(False)
     if not seen:
         panel.yaxis.set_visible(False)

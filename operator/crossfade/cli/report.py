@@ -11,9 +11,6 @@ from typing import Any, Final
 from crossfade.cli.outcome import Backtest
 from crossfade.evidence.verdicts import MetricAnswer, Verdict
 
-WRITTEN_OUT: Final = 6
-"""Evidence of more digits is written as a power of ten."""
-
 
 def render_table(past: Backtest) -> str:
     """Tell each metric's verdicts, and in the last line what would have happened."""
@@ -96,15 +93,6 @@ def summary(past: Backtest) -> str:
         else f"the steps take {duration(past.min_time)}, longer than this range"
     )
     return f"held: {canary} would have been neither promoted nor taken back; {why}"
-
-
-def ratio(log: float) -> str:
-    """Write evidence as people read odds: "340 : 1"."""
-    digits = log / math.log(10)
-    if digits >= WRITTEN_OUT:
-        return f"10^{digits:.0f} : 1"
-    value = math.exp(log)
-    return f"{value:,.0f} : 1" if value >= 10 else f"{value:.2g} : 1"  # noqa: PLR2004
 
 
 def duration(time: timedelta) -> str:
