@@ -1,9 +1,10 @@
 """What a share may be, so that it may be looked at as often as one likes.
 
-A confidence sequence: the true share is outside of *any* of the intervals of a whole rollout with a
-probability of at most 1 - level, where fixed-size intervals (Wilson, Clopper and Pearson) promise
-that of one look only, and are left sooner or later by every share. For a share p, the likelihood of
-the counts mixed over a prior and divided by their likelihood at p is a martingale that starts at 1
+A confidence sequence: as long as the true share does not change, it is outside of *any* of the
+intervals of a whole rollout with a probability of at most 1 - level, where fixed-size intervals
+(Wilson, Clopper and Pearson) promise that of one look only, and are left sooner or later by every
+share. For a share p, the likelihood of the counts mixed over a prior and divided by their
+likelihood at p is a martingale that starts at 1
 (Robbins, "Statistical methods related to the law of the iterated logarithm", Annals of
 Mathematical Statistics 1970), so by Ville's inequality it ever reaches 1 / (1 - level) with a
 probability of at most 1 - level; the interval is all p at which it has not. With a beta prior the
