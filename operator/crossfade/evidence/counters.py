@@ -191,6 +191,8 @@ class CounterFold:
         """
         if side is Side.STABLE:
             return pod_first + self._warmup
+        if not self._warmup:
+            return self._since  # a pod that is first scraped after it counts from its first sample
         begun = max(pod_first, self._since) if self._canary_is_new else pod_first
         return max(begun + self._warmup, self._since)
 

@@ -32,7 +32,7 @@ MOST_OF_A_STEP: Final = 3.5
 """What one step may add to log e while it is not known whether failures come in clusters: no
 single scrape takes a version back, however bad (analysis-study.md, section 2.0, "Hardening")."""
 
-MOST_WHEN_KNOWN: Final = 8.0
+MOST_WHEN_KNOWN: Final = 6.5
 """What it may add then: enough for a version that is gross from its first scrape on."""
 
 BAD_TO_KNOW: Final = 20

@@ -98,7 +98,7 @@ def _over_limit(tests: RateTests, seen: Seen, limits: Limits, asked: Asked) -> A
     hold = _held_by_stable(tests, test, window) if seen.stable_is_scraped else None
     if hold is not None:
         return hold[0], f"{hold[1]}; {said}"
-    return Verdict.HARM, f"{said}; {_odds(evidence_of(tests, asked))}"
+    return Verdict.HARM, f"{said}; {said_odds(evidence_of(tests, asked))}"
 
 
 def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer | None:
@@ -155,7 +155,7 @@ def _incomparable(tests: RateTests, limits: Limits, asked: Asked) -> Answer | No
 def describe(tests: RateTests, limits: Limits, asked: Asked) -> str:
     """Say the shares, the limits and the evidence, for people."""
     said = _shares(tests.canary, tests.stable, limits, tests.dispersion.phi)
-    return f"{said}; {_odds(evidence_of(tests, asked))}"
+    return f"{said}; {said_odds(evidence_of(tests, asked))}"
 
 
 def _shares(canary: Counts, stable: Counts, limits: Limits, phi: float | None = None) -> str:
@@ -179,7 +179,7 @@ def _between(counts: Counts, phi: float | None) -> str:
     return f" [{figure(100 * low)}, {figure(100 * high)}]"
 
 
-def _odds(evidence: Evidence) -> str:
+def said_odds(evidence: Evidence) -> str:
     """Say how much speaks against the canary, as odds."""
     return f"evidence {odds(evidence.log_e)}, needs {odds(evidence.log_needed)}"
 
