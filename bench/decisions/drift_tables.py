@@ -1,0 +1,107 @@
+"""The tables on drift: analysis.md's second one, and the study's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from bench.decisions.drift_rules import (
+    Windowed,
+    chi_squared,
+    chi_squared_quantile,
+    corrected_psi,
+    jensen_shannon,
+    psi,
+)
+from bench.decisions.drift_traffic import (
+    BUCKETS,
+    DriftBatch,
+    DriftScene,
+    normal_scores,
+    skewed_labels,
+)
+from bench.decisions.drift_traffic import psi as index_of
+from bench.decisions.rows import Cell, Row, Show, Table
+from bench.decisions.runner import Case
+from bench.decisions.traffic import Floats, Rule
+
+SHIFTS: Final = (0.0, 0.3, 0.5, 1.0)
+INDICES: Final = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+EVERY_LOOK: Final = (
+    Windowed("PSI > 0.2, 1-min window, each 10 s", psi, 0.2, 60, 10),
+    Windowed("PSI > 0.2, 5-min window, each 10 s", psi, 0.2, 300, 10),
+)
+"""As in analysis.md."""
+
+CRITICAL: Final = chi_squared_quantile(0.01, BUCKETS - 1)
+
+EVERY_MINUTE: Final = (
+    Windowed("PSI > 0.2, 1 min", psi, 0.2, 60, 60),
+    Windowed("PSI > 0.2, 1 min, 5 failed", psi, 0.2, 60, 60, failed=5),
+    Windowed("PSI > 0.2, 5 min", psi, 0.2, 300, 60),
+    Windowed("PSI > 0.2, 5 min, 5 failed", psi, 0.2, 300, 60, failed=5),
+    Windowed("JS >= 0.1 (Evidently's default), 5 min", jensen_shannon, 0.1, 300, 60),
+    Windowed("chi-squared p < 0.01, 5 min", chi_squared, CRITICAL, 300, 60),
+    Windowed("PSI > 0.2, cumulative", psi, 0.2, math.inf, 60),
+    Windowed("PSI corrected > 0.2, cumulative, from 200 on", corrected_psi, 0.2, math.inf, 60,
+             min_requests=200),
+)  # fmt: skip
+"""As in the study: each minute, from the first full window on."""
+
+SHIPPED: Final[tuple[Rule[DriftBatch], ...]] = ()
+"""Crossfade's rules on drift."""
+
+
+def normal(shift: float) -> DriftScene:
+    """Return a scene of analysis.md."""
+    return _scene(f"normal scores, shift {shift:g}", normal_scores(shift), 0.1)
+
+
+def skewed(index: float, weight: float = 0.05) -> DriftScene:
+    """Return a scene of the study."""
+    name = f"skewed labels, PSI {index:g}, weight {100 * weight:g} %"
+    return _scene(name, skewed_labels(index), weight)
+
+
+def _scene(name: str, shares: tuple[Floats, Floats], weight: float) -> DriftScene:
+    canary, stable = (tuple(map(float, one)) for one in shares)
+    return DriftScene(name, canary, stable, weight)
+
+
+def tables() -> Iterator[Table]:
+    """Yield every table on drift."""
+    yield _table(
+        "analysis 2: drift, normal scores",
+        "10 buckets, 20 requests/s, weight 10 %, a look each 10 s for 30 min.",
+        (*SHIPPED, *EVERY_LOOK),
+        [(_shift_name(shift), normal(shift)) for shift in SHIFTS],
+    )
+    for weight in (0.05, 0.25):
+        yield _table(
+            f"drift, skewed labels, weight {100 * weight:g} %",
+            "10 labels, 20 requests/s, by the true PSI, 30 min.",
+            (*SHIPPED, *EVERY_MINUTE),
+            [(f"PSI {index:g}", skewed(index, weight)) for index in INDICES],
+        )
+
+
+def _shift_name(shift: float) -> str:
+    return f"shift {shift:g} (PSI {index_of(*normal_scores(shift)):.2g})"
+
+
+def _table(
+    name: str,
+    about: str,
+    rules: tuple[Rule[DriftBatch], ...],
+    scenes: list[tuple[str, DriftScene]],
+) -> Table:
+    rows = []
+    for rule in rules:
+        cells = [
+            Cell(Case(scene, rule), Show.FALSE if scene.canary == scene.stable else Show.FOUND)
+            for _, scene in scenes
+        ]
+        rows.append(Row(rule.name, tuple(cells)))
+    return Table(name, about, tuple(said for said, _ in scenes), tuple(rows))
