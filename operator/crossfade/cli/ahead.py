@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from operator import itemgetter
 from typing import Final
 
@@ -25,8 +25,11 @@ from crossfade.metrics.selectors import Selector
 PORTION_SECONDS: Final = 3600
 """What one query reads: as much as the operator reads at once after a restart."""
 
+_KINDS: Final = tuple(field.name for field in fields(RawSeries) if field.name != "labels")
+"""What a series has samples of: each a list in the order of time."""
+
 _Key = tuple[Endpoint, Selector, Pods | None]
-_time: Final[Callable[[tuple[float, str]], float]] = itemgetter(0)
+_time: Final = itemgetter(0)
 
 
 class SamplesAhead(Batcher):
@@ -115,16 +118,21 @@ class StepsAhead:
 def _between(answer: Iterable[RawSeries], start: float, end: float) -> Iterable[RawSeries]:
     """Cut to the samples after ``start`` and up to ``end``; series without any are left out."""
     for series in answer:
-        low = bisect_right(series.values, start, key=_time)
-        high = bisect_right(series.values, end, key=_time)
-        if low < high:
-            yield RawSeries(series.labels, series.values[low:high])
+        cut = {}
+        for kind in _KINDS:
+            samples = getattr(series, kind)
+            low = bisect_right(samples, start, key=_time)
+            cut[kind] = samples[low : bisect_right(samples, end, key=_time)]
+        if any(cut.values()):
+            yield replace(series, **cut)
 
 
 def _joined(parts: list[RawSeries]) -> list[RawSeries]:
     """Put the parts of a series together; they come in the order of time."""
     whole: dict[frozenset[tuple[str, str]], RawSeries] = {}
     for part in parts:
-        known = whole.setdefault(frozenset(part.labels.items()), RawSeries(part.labels, []))
-        known.values.extend(part.values)
+        labels = frozenset(part.labels.items())
+        known = whole.get(labels)
+        more = {kind: getattr(known, kind) + getattr(part, kind) for kind in _KINDS if known}
+        whole[labels] = replace(part, **more)
     return list(whole.values())
