@@ -140,7 +140,7 @@ class Scatter:
             a, b = one.get(k, 0), after.get(k, 0)
             share = (a + b) / (n + m)
             self._squares += (a / n - b / m) ** 2 / (1 / n + 1 / m)
-            self._variances += share * (1 - share)
+            self._variances += share * (1 - share) * (n + m) / (n + m - 1)
 
     def temper(self, log_e: float) -> float:
         """Return what one span adds to the evidence."""

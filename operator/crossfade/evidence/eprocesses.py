@@ -35,6 +35,9 @@ single scrape takes a version back, however bad (analysis-study.md, section 2.0,
 MOST_WHEN_KNOWN: Final = 6.5
 """What it may add then: enough for a version that is gross from its first scrape on."""
 
+MOST_OVER_LIMIT: Final = 12.0
+"""The same against a limit, where stable has its say as well (``rules.py``)."""
+
 BAD_TO_KNOW: Final = 20
 """After so many bad answers it is known whether they come in clusters."""
 
@@ -117,63 +120,90 @@ def minus(a: Counts, b: Counts) -> Counts:
     return Counts(a.requests - b.requests, a.bad - b.bad)
 
 
+class Differences:
+    """The successive differences of one version's rates, from span to span."""
+
+    __slots__ = ("_last", "bad", "squares", "variances")
+
+    def __init__(self) -> None:
+        self.squares = self.variances = 0.0
+        self.bad = 0
+        self._last = NOTHING
+
+    def copy(self) -> Differences:
+        """Return differences that can go on alone."""
+        other = object.__new__(Differences)
+        other.squares, other.variances = self.squares, self.variances
+        other.bad, other._last = self.bad, self._last
+        return other
+
+    def learn(self, span: Counts) -> None:
+        """Take in a span; one without requests tells nothing."""
+        if not span.requests:
+            return
+        last, self._last = self._last, span
+        self.bad += span.bad
+        if not last.requests or not last.bad + span.bad:
+            return
+        together = last.requests + span.requests
+        rate = (last.bad + span.bad) / together
+        difference = last.bad / last.requests - span.bad / span.requests
+        self.squares += difference * difference / (1 / last.requests + 1 / span.requests)
+        self.variances += rate * (1 - rate) * together / (together - 1)
+
+
 class Dispersion:
     """How much more the rates of spans differ than those of independent answers would.
 
     From the successive differences d of the spans' rates::
 
-        phi = sum of d^2 / (1/n + 1/n') / sum of p (1-p), at least 1
+        phi = sum of d^2 / (1/n + 1/n') / sum of p (1-p) (n+n') / (n+n'-1), at least 1
 
     with n, n' the requests of two spans and p their common rate. It is 1 on average for independent
     answers at any rate that changes slowly, and about the size of the clusters when failures come
     in clusters. Differences, unlike Pearson's dispersion, forget an incident when it is over
     (analysis-study.md, section 2.0; von Neumann, "Distribution of the ratio of the mean square
-    successive difference to the variance", 1941). Both versions' spans are taken, so clusters that
-    only the canary has are seen, too; and only those before a step, so e-values stay e-values.
+    successive difference to the variance", 1941). Only spans before a step are asked, so e-values
+    stay e-values.
     """
 
-    __slots__ = ("_canary", "_squares", "_stable", "_variances", "bad")
+    __slots__ = ("_canary", "_stable")
 
     def __init__(self) -> None:
-        self._squares = self._variances = 0.0
-        self._canary = self._stable = NOTHING
-        self.bad = 0
-        """Bad answers that told of it."""
+        self._canary = Differences()
+        self._stable = Differences()
 
     def copy(self) -> Dispersion:
         """Return one that can go on alone."""
-        other = Dispersion()
-        other._squares, other._variances = self._squares, self._variances
-        other._canary, other._stable = self._canary, self._stable
-        other.bad = self.bad
+        other = object.__new__(Dispersion)
+        other._canary, other._stable = self._canary.copy(), self._stable.copy()
         return other
 
     def learn(self, canary: Counts, stable: Counts) -> None:
-        """Take in a span; a version without requests in it tells nothing."""
-        if canary.requests:
-            self._compare(self._canary, canary)
-            self._canary = canary
-        if stable.requests:
-            self._compare(self._stable, stable)
-            self._stable = stable
-
-    def _compare(self, one: Counts, after: Counts) -> None:
-        self.bad += after.bad
-        if not one.requests or not one.bad + after.bad:
-            return
-        rate = (one.bad + after.bad) / (one.requests + after.requests)
-        difference = one.bad / one.requests - after.bad / after.requests
-        self._squares += difference * difference / (1 / one.requests + 1 / after.requests)
-        self._variances += rate * (1 - rate)
+        """Take in a span."""
+        self._canary.learn(canary)
+        self._stable.learn(stable)
 
     @property
     def phi(self) -> float:
-        """The dispersion, at least 1."""
-        return max(1.0, self._squares / self._variances) if self._variances else 1.0
+        """That of both versions: it tells of clusters that only the canary has, too."""
+        variances = self._canary.variances + self._stable.variances
+        return (
+            max(1.0, (self._canary.squares + self._stable.squares) / variances)
+            if variances
+            else 1.0
+        )
 
-    def temper(self, log_e: float) -> float:
-        """Return what one step adds to the evidence."""
-        return min(log_e / self.phi, MOST_OF_A_STEP if self.bad < BAD_TO_KNOW else MOST_WHEN_KNOWN)
+    @property
+    def phi_of_stable(self) -> float:
+        """Stable's alone: a canary that breaks does not look as if its failures were clusters."""
+        known = self._stable
+        return max(1.0, known.squares / known.variances) if known.variances else 1.0
+
+    @property
+    def is_known(self) -> bool:
+        """Enough bad answers were seen to tell whether they come in clusters."""
+        return self._canary.bad + self._stable.bad >= BAD_TO_KNOW
 
 
 class StableRate:
@@ -275,7 +305,8 @@ class MarginTest:
             known: the dispersion, likewise.
         """
         won = _winnings(self.tolerance, canary, stable, rate)
-        self._starts.step([known.temper(one) for one in won])
+        phi, most = known.phi, MOST_WHEN_KNOWN if known.is_known else MOST_OF_A_STEP
+        self._starts.step([min(one / phi, most) for one in won])
 
     def log_e(self) -> float:
         """Return the logarithm of the e-value."""
@@ -373,11 +404,12 @@ class LimitTest:
         """
         now = self._mark(at)
         log_mass, log_shares = self._begin()
+        phi, most = known.phi_of_stable, MOST_OVER_LIMIT if known.is_known else MOST_OF_A_STEP
         mark = self._bad_mark or now
         for j, (per_bad, per_request) in enumerate(self._bets):
             begin = log_mass + log_shares[j]
             gain = canary.bad * per_bad - canary.requests * per_request
-            gain = known.temper(gain)
+            gain = min(gain / phi, most)
             self._logs[j] = _log_add(self._logs[j], begin) + gain
             if begin > self._paths[j]:
                 self._paths[j], self._marks[j] = begin, mark

@@ -12,8 +12,7 @@ Chhikara, "The inverse Gaussian distribution and its statistical application", J
 
 with F the normal distribution. The fastest alternative decides. That its neighbours help, and that
 stable's rate is not known but estimated, about cancel out and are left out: the unit tests simulate
-the tests themselves, and find 73 to 88 % where 80 % are forecast. It is less (59 to 65 %) where the
-canary answers only one request in a span of the comparison.
+the tests themselves, and find 73 to 88 % where 80 % are forecast.
 """
 
 from __future__ import annotations

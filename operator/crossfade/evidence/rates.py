@@ -38,10 +38,12 @@ class RateTests:
 
     __slots__ = (
         "_before",
+        "_cells",
         "_pairing",
         "_waiting",
         "canary",
         "dispersion",
+        "history",
         "limit",
         "margin",
         "stable",
@@ -58,6 +60,10 @@ class RateTests:
         self.canary = NOTHING
         """Counted since the evidence began, as far as stable has been scraped too."""
         self.stable = NOTHING
+        self.history = NOTHING
+        """Stable's before that."""
+        self._cells: tuple[int, int] | None = None
+        """The first and the latest cell of the evidence."""
         self._waiting = NOTHING
         """Stable's counts in cells where the canary had no request yet."""
         self._pairing = Pairing()
@@ -71,11 +77,13 @@ class RateTests:
         other.dispersion = self.dispersion.copy()
         other.usual = self.usual.copy()
         other.canary, other.stable, other._waiting = self.canary, self.stable, self._waiting
+        other.history, other._cells = self.history, self._cells
         other._pairing, other._before = self._pairing.copy(), self._before.copy()
         return other
 
     def learn(self, cell: Cell) -> None:
         """See :class:`~crossfade.evidence.ledger.Tests`."""
+        self.history += counts_of(cell.stable)
         # The canary has nothing to compare yet: stable's spans are closed as if it had.
         ended = self._before.push(Cell(cell.number, cell.stable, cell.stable, cell.stable))
         if ended is not None:
@@ -86,6 +94,7 @@ class RateTests:
         canary, stable = counts_of(cell.canary), counts_of(cell.stable)
         self.canary += canary
         self.stable += stable
+        self._cells = (self._cells[0] if self._cells else cell.number, cell.number)
         self._waiting += stable
         if self.limit and canary.requests:
             self.limit.step(canary, self._waiting, cell.number * 1000, self.dispersion)
@@ -99,6 +108,14 @@ class RateTests:
         """Take in the span that is open, for what is known right now; nothing may follow."""
         if not self._pairing.lone:
             self._step(self._pairing.canary, self._pairing.stable)
+
+    @property
+    def per_second(self) -> float:
+        """Requests of both versions in a second, since the evidence began; 0 before."""
+        if self._cells is None:
+            return 0.0
+        first, latest = self._cells
+        return (self.canary.requests + self.stable.requests) / (latest - first + 1)
 
     def _step(self, canary: Tally, stable: Tally) -> None:
         mine, other = counts_of(canary), counts_of(stable)

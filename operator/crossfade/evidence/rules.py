@@ -117,7 +117,7 @@ def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer
     if (stable.requests + 1) * NEGLIGIBLE < window.canary.requests:
         return None
     apart = log_e_apart(window.canary, stable, tests.usual.share)
-    if apart / tests.dispersion.phi >= TOLD_APART:
+    if apart / tests.dispersion.phi_of_stable >= TOLD_APART:
         return None
     return Verdict.NOT_ENOUGH_DATA, "the versions cannot be told apart yet"
 
