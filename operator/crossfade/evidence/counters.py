@@ -28,9 +28,8 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from itertools import pairwise
-from statistics import median
 from typing import Final
 
 MIN_SILENCE_MS: Final = 15_000
@@ -52,7 +51,7 @@ CATEGORY: Final = "="
 observations as ``REQUESTS``."""
 
 
-class Side(Enum):
+class Side(StrEnum):
     """Whose sample it is."""
 
     CANARY = "canary"
@@ -107,8 +106,20 @@ class _Pod:
     def scraped(self, times: list[int]) -> None:
         """Take in newer scrapes, oldest first."""
         self.scrapes.extend(times)
-        distances = [b - a for a, b in pairwise(self.scrapes)]
-        self.spacing = int(median(distances)) if distances else 0
+        distances = sorted(b - a for a, b in pairwise(self.scrapes))
+        middle = len(distances) // 2
+        self.spacing = (distances[middle] + distances[~middle]) // 2 if distances else 0
+
+
+@dataclass(slots=True)
+class _Reach:
+    """How far the samples go."""
+
+    newest: dict[Side | None, int] = field(default_factory=dict)
+    """The newest sample's time by side; None: of both."""
+    covered: dict[Side, int] = field(default_factory=dict)
+    """Up to when every pod of a side that is still scraped has been scraped."""
+    spacing: int = 0
 
 
 class CounterFold:
@@ -130,6 +141,7 @@ class CounterFold:
         self._warmup = warmup
         self._last: dict[tuple[Side, str, str], tuple[int, int]] = {}
         self._pods: dict[tuple[Side, str], _Pod] = {}
+        self._reach = _Reach()
 
     def add(self, series: Iterable[Series]) -> list[Increment]:
         """Take in samples and return what they add, in no particular order."""
@@ -139,6 +151,7 @@ class CounterFold:
         increments: list[Increment] = []
         for identity, of_pod in by_pod.items():
             self._add_pod(identity, of_pod, increments)
+        self._reach = self._measure()
         return increments
 
     def _add_pod(
@@ -198,36 +211,40 @@ class CounterFold:
 
     def newest(self, side: Side | None = None) -> int | None:
         """Return the newest sample's time, of one side or of both."""
-        return max(
-            (pod.last for (of, _), pod in self._pods.items() if side in (None, of)), default=None
-        )
+        return self._reach.newest.get(side)
 
     def spacing(self) -> int:
         """Return the longest scrape interval of the pods that are still scraped; 0: not known."""
-        return max((pod.spacing for _, pod in self._live()), default=0)
+        return self._reach.spacing
 
     def covered_by(self, side: Side) -> int | None:
         """Return up to when every pod of a side that is still scraped has been scraped."""
-        return min((pod.last for of, pod in self._live() if of is side), default=None)
+        return self._reach.covered.get(side)
 
     def resume_at(self) -> int | None:
         """Return the time from which samples must be asked for so that none is missed."""
-        covered = min((pod.last for _, pod in self._live()), default=None)
+        covered = min(self._reach.covered.values(), default=None)
         return None if covered is None else covered - 2 * max(self.spacing(), 1000)
 
-    def _live(self) -> list[tuple[Side, _Pod]]:
-        """Pods that are still scraped, measured against the newest sample, not against a clock.
+    def _measure(self) -> _Reach:
+        """Measure how far the samples go.
 
-        So all samples alike may be old (Prometheus was away) and nothing is dropped for it. A pod
-        with one sample is taken to be scraped as seldom as the others.
+        A pod is still scraped when its silence is short against the newest sample, not against a
+        clock: all samples alike may be old (Prometheus was away), and nothing is dropped for it.
+        A pod with one sample is taken to be scraped as seldom as the others.
         """
-        newest = self.newest()
-        silence = silence_after(max((pod.spacing for pod in self._pods.values()), default=0))
-        return [
-            (side, pod)
-            for (side, _), pod in self._pods.items()
-            if newest is not None and newest - pod.last <= silence
-        ]
+        reach = _Reach()
+        if not self._pods:
+            return reach
+        for (side, _), pod in self._pods.items():
+            reach.newest[side] = max(reach.newest.get(side, 0), pod.last)
+        newest = reach.newest[None] = max(reach.newest.values())
+        silence = silence_after(max(pod.spacing for pod in self._pods.values()))
+        for (side, _), pod in self._pods.items():
+            if newest - pod.last <= silence:
+                reach.covered[side] = min(reach.covered.get(side, pod.last), pod.last)
+                reach.spacing = max(reach.spacing, pod.spacing)
+        return reach
 
 
 def silence_after(spacing: int) -> int:

@@ -240,7 +240,11 @@ class Ledger(Generic[T]):
         if horizon is None:
             return self._answered
         known = max(horizon, since)
-        return self._answered - sum(cell.requests_after(known) for cell in self._open.values())
+        return self._answered - sum(
+            cell.requests_after(known)
+            for number, cell in self._open.items()
+            if number >= known // CELL_MS
+        )
 
     def _horizon(self) -> int | None:
         """Return up to when the canary counts; None: without bound."""
