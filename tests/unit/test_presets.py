@@ -14,8 +14,8 @@ from crossfade.api.v1alpha1 import Analysis, Metric, Source
 from crossfade.errors import InvalidSpecError
 from crossfade.evidence.counters import Side
 from crossfade.metrics.analyst import Arm
+from crossfade.metrics.arms import Arms
 from crossfade.metrics.batching import Batcher, marked
-from crossfade.metrics.counts import Arms
 from crossfade.metrics.endpoints import Endpoint
 from crossfade.metrics.presets import PRESETS
 from crossfade.metrics.selectors import parse_selector
@@ -197,12 +197,15 @@ def test_a_series_that_is_named_by_hand_goes_before_the_presets() -> None:
     analysis = analysis_of("triton", slower_than(500), latency=latency, latencyUnit="milliseconds")
     plan = plan_of(analysis, analysis.metrics[0])
     assert plan.terms[0].selector.name == f"{latency}_count"
-    assert plan.border == 500
+    assert plan.slowness is not None
+    assert plan.slowness.border == 500
 
 
 def test_a_unit_that_is_named_by_hand_goes_before_the_presets() -> None:
     analysis = analysis_of("istio", slower_than(500), latency="s", latencyUnit="seconds")
-    assert plan_of(analysis, analysis.metrics[0]).border == 0.5
+    slowness = plan_of(analysis, analysis.metrics[0]).slowness
+    assert slowness is not None
+    assert slowness.border == 0.5
 
 
 async def test_names_the_nearest_borders_in_milliseconds() -> None:

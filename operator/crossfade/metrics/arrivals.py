@@ -5,18 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from crossfade.core.observation import Arrivals
-from crossfade.evidence.counters import CounterFold, Series, Side, silence_after
+from crossfade.evidence.counters import CounterFold, Side, silence_after
 from crossfade.metrics.analyst import Arm
+from crossfade.metrics.arms import Arms, Portion
 from crossfade.metrics.batching import Batcher
-from crossfade.metrics.counts import (
-    LOOK_BACK_SECONDS,
-    PORTION_SECONDS,
-    Arms,
-    identity,
-    milliseconds,
-    parse_samples,
-)
+from crossfade.metrics.counts import CountersReading
 from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.folds import LOOK_BACK_SECONDS, PORTION_SECONDS, milliseconds
 from crossfade.metrics.sources import Plan
 from crossfade.names import NamespacedName
 
@@ -43,17 +38,9 @@ async def arrivals_of(
     fold = CounterFold(milliseconds(since), canary_is_new=False)
     end = now.timestamp()
     start = max(since.timestamp() - LOOK_BACK_SECONDS, end - PORTION_SECONDS)
-    newest_increase: int | None = None
-    for term in plan.terms:
-        answer = await batcher.samples(arms.question(endpoint, term.selector, start, end))
-        series = []
-        for one in answer:
-            owner = arms.owner(one)
-            if owner is not None:
-                samples = parse_samples(one.values)
-                series.append(Series(*owner, identity(one), term.adds, samples))
-        ends = [increment.end for increment in fold.add(series)]
-        newest_increase = max([*ends, newest_increase or 0]) or None
+    portion = Portion(batcher, endpoint, arms, start, end)
+    increments = fold.add(await CountersReading(plan.terms).read(portion))
+    newest_increase = max((increment.end for increment in increments), default=None)
     newest = fold.covered_by(Side.CANARY)
     if newest is None or milliseconds(now) - newest > silence_after(fold.spacing()):
         return None

@@ -107,7 +107,7 @@ class Batcher:
         questions = [question for question, _ in chunk]
         start, end = min(q.start for q in questions), max(q.end for q in questions)
         window = max(round((end - start) * 1000), 1)
-        query = f"{_union(questions)}[{window}ms]"
+        query = f"{union(questions)}[{window}ms]"
         try:
             answer = await self._prom.instant(questions[0].endpoint, query, end)
         except Exception as e:  # noqa: BLE001 - every one who asked gets it, none of it is lost
@@ -145,7 +145,7 @@ def _chunks(waiting: Sequence[_Asked]) -> Iterable[list[_Asked]]:
         yield chunk
 
 
-def _union(questions: list[Question]) -> Selector:
+def union(questions: list[Question]) -> Selector:
     """Return the selector of all the pods; the labels are the same in all questions."""
     selector = questions[0].selector
     wanted = [q.pods for q in questions if q.pods is not None]

@@ -14,7 +14,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -45,6 +45,8 @@ class RawSeries:
     labels: Mapping[str, str]
     values: list[tuple[float, str]]
     """As in the JSON: seconds since the epoch, and the value's text."""
+    histograms: list[tuple[float, Any]] = field(default_factory=list)
+    """Samples that are native histograms, as in the JSON."""
 
 
 class Prom(Protocol):
@@ -125,7 +127,10 @@ def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[Ra
 
     try:
         answer = ask(client)
-        return [RawSeries(dict(s["metric"]), s.get("values", [])) for s in answer]
+        return [
+            RawSeries(dict(s["metric"]), s.get("values", []), s.get("histograms", []))
+            for s in answer
+        ]
     except requests.JSONDecodeError as e:
         raise MetricSourceError(_nonsense(endpoint)) from e
     except requests.Timeout as e:

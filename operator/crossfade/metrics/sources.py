@@ -54,6 +54,18 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowness:
+    """Which requests of a histogram are slow."""
+
+    base: Selector
+    """The histogram by its base name, as a native one is called."""
+    border: float
+    """The bucket border above which they are, in the histogram's unit."""
+    unit_milliseconds: float
+    """How many milliseconds that unit has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is asked for to judge one metric."""
 
@@ -61,10 +73,8 @@ class Plan:
     """The bad ones first: they are asked for first, so that an answer that knows one scrape more
     never knows of bad requests without the requests."""
     join: Join
-    border: float | None = None
-    """The bucket border of a latency metric, in the histogram's unit."""
-    unit_milliseconds: float = 1000
-    """How many milliseconds the histogram's unit has."""
+    slowness: Slowness | None = None
+    """Of a latency metric; then the terms are those of a classic histogram."""
 
 
 def plan_of(analysis: Analysis, metric: Metric) -> Plan:
@@ -81,7 +91,7 @@ def plan_of(analysis: Analysis, metric: Metric) -> Plan:
         matcher = Matcher("le", "=~", "|".join(_spellings(border)))
         count = Term(base.suffixed("_count"), 1, 1)
         fast = Term(base.suffixed("_bucket").matching(matcher), 0, -1)
-        return Plan((count, fast), _join(source), border, unit)
+        return Plan((count, fast), _join(source), Slowness(base, border, unit))
     errors, requests = _selectors(source, "errors"), _selectors(source, "requests")
     bad = [Term(selector, int(selector in requests), 1) for selector in errors]
     rest = [Term(selector, 1, 0) for selector in requests if selector not in errors]
@@ -96,6 +106,12 @@ def requests_plan(analysis: Analysis) -> Plan | None:
         return None
     terms = [Term(selector, 1, 0) for selector in _selectors(source, "requests")]
     return Plan(tuple(terms), _join(source))
+
+
+def drift_join(analysis: Analysis, metric: Metric) -> Join:
+    """Return how a drift's series are joined: they are the model's own, never a gateway's."""
+    source = metric.source or analysis.source or Source()
+    return Join(source.namespace_label, source.pod_label, source.version_label)
 
 
 def _source(analysis: Analysis, metric: Metric) -> Source:
