@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfade.evidence.counters import CounterFold, Increment, Series, Side
+from crossfade.evidence.counters import BAD, REQUESTS, CounterFold, Increment, Series, Side
 
 SINCE = 100_000
 
@@ -18,15 +18,14 @@ def series(
     side: Side = Side.STABLE,
     pod: str = "p",
     key: str = "requests",
-    requests: int = 1,
-    bad: int = 0,
+    adds: str = REQUESTS,
 ) -> Series:
-    return Series(side, pod, key, requests, bad, [(s * 1000, v) for s, v in samples])
+    return Series(side, pod, key, {adds: 1}, [(s * 1000, v) for s, v in samples])
 
 
-def total(*parts: list[Series], canary_is_new: bool = True) -> int:
-    fold = CounterFold(SINCE, canary_is_new=canary_is_new)
-    return sum(one.requests for part in parts for one in fold.add(part))
+def total(*parts: list[Series], canary_is_new: bool = True, warmup: int = 0) -> int:
+    fold = CounterFold(SINCE, canary_is_new=canary_is_new, warmup=warmup)
+    return sum(one.amount for part in parts for one in fold.add(part))
 
 
 def test_counts_differences_after_the_baseline() -> None:
@@ -75,10 +74,10 @@ def test_knows_nothing_of_a_pod_without_samples() -> None:
 
 def test_marks_an_increment_whose_interval_the_evidence_began_in() -> None:
     fold = CounterFold(SINCE, canary_is_new=True)
-    increments = fold.add([series([(99, 1), (101, 2), (103, 4)], bad=1, requests=0)])
+    increments = fold.add([series([(99, 1), (101, 2), (103, 4)], side=Side.CANARY, adds=BAD)])
     assert increments == [
-        Increment(Side.STABLE, 99_000, 101_000, 0, 1, partial=True),
-        Increment(Side.STABLE, 101_000, 103_000, 0, 2, partial=False),
+        Increment(Side.CANARY, 99_000, 101_000, 1, {BAD: 1}, partial=True),
+        Increment(Side.CANARY, 101_000, 103_000, 2, {BAD: 1}, partial=False),
     ]
 
 
@@ -111,13 +110,13 @@ def streams(draw: st.DrawFn) -> list[Series]:
     for pod in range(draw(st.integers(1, 3))):
         side = draw(st.sampled_from(Side))
         times = sorted(draw(st.sets(st.integers(90, 130), min_size=1, max_size=12)))
-        for key, counts_bad in (("total", 0), ("errors", 1)):
+        for key, adds in (("total", REQUESTS), ("errors", BAD)):
             first = draw(st.integers(0, len(times) - 1))
             values = [float(draw(st.integers(0, 40))) for _ in times[first:]]
             out.append(
                 series(
                     list(zip(times[first:], values, strict=True)),
-                    side=side, pod=f"p{pod}", key=key, requests=1 - counts_bad, bad=counts_bad,
+                    side=side, pod=f"p{pod}", key=key, adds=adds,
                 )
             )  # fmt: skip
     return out
@@ -126,19 +125,28 @@ def streams(draw: st.DrawFn) -> list[Series]:
 def between(stream: list[Series], start: int, end: int) -> list[Series]:
     return [
         Series(
-            s.side, s.pod, s.key, s.requests, s.bad,
+            s.side, s.pod, s.key, s.adds,
             [sample for sample in s.samples if start < sample[0] <= end],
         )
         for s in stream
     ]  # fmt: skip
 
 
-@given(streams(), st.lists(st.integers(88, 131), max_size=8), st.integers(0, 5), st.booleans())
+@given(
+    streams(),
+    st.lists(st.integers(88, 131), max_size=8),
+    st.integers(0, 5),
+    st.booleans(),
+    st.integers(0, 15),
+)
 def test_gives_the_same_increments_in_any_portions(
-    stream: list[Series], cuts: list[int], overlap: int, canary_is_new: bool
+    stream: list[Series], cuts: list[int], overlap: int, canary_is_new: bool, warmup: int
 ) -> None:
-    whole = CounterFold(SINCE, canary_is_new=canary_is_new).add(stream)
-    fold = CounterFold(SINCE, canary_is_new=canary_is_new)
+    def fresh() -> CounterFold:
+        return CounterFold(SINCE, canary_is_new=canary_is_new, warmup=warmup * 1000)
+
+    whole = fresh().add(stream)
+    fold = fresh()
     portions: list[Increment] = []
     start = 0
     for cut in [*sorted(cuts), 200]:
@@ -146,6 +154,6 @@ def test_gives_the_same_increments_in_any_portions(
         start = cut - overlap
 
     def order(one: Increment) -> tuple[object, ...]:
-        return (one.side.value, one.start, one.end, one.requests, one.bad)
+        return (one.side.value, one.start, one.end, one.amount, *one.adds, one.partial)
 
     assert sorted(portions, key=order) == sorted(whole, key=order)

@@ -1,143 +1,353 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfade.evidence.counters import Series, Side
-from crossfade.evidence.ledger import Ledger, Limits
+from crossfade.evidence.counters import BAD, REQUESTS, CounterFold, Series, Side
+from crossfade.evidence.kernel import Tolerance
+from crossfade.evidence.ledger import Cell, Ledger, Pairing, Tally, add_to
+from crossfade.evidence.rates import Limits, RateTests
 from crossfade.evidence.verdicts import Counts
 
-BOTH = Limits(share=0.02, ratio=1.2)
+SINCE_S = 1_000_000
+SINCE = SINCE_S * 1000
+STRICT = Tolerance(1.0, 0.0)
+BOTH = Limits(share=0.02, tolerance=Tolerance(1.2, 0.001))
+
+
+@dataclass
+class Recorder:
+    """Keeps the cells."""
+
+    learned: list[Cell] = field(default_factory=list)
+    taken: list[Cell] = field(default_factory=list)
+
+    def learn(self, cell: Cell) -> None:
+        self.learned.append(cell)
+
+    def take(self, cell: Cell) -> None:
+        self.taken.append(cell)
+
+    def copy(self) -> Self:
+        return type(self)(list(self.learned), list(self.taken))
+
+    @property
+    def canary(self) -> Tally:
+        return total(cell.canary for cell in self.taken)
+
+    @property
+    def stable(self) -> Tally:
+        return total(cell.stable for cell in self.taken)
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    every: Tally = {}
+    for tally in tallies:
+        add_to(every, tally)
+    return every
 
 
 class Pod:
-    def __init__(self, side: Side, name: str, phase: int, interval: int) -> None:
-        self.side, self.name, self.phase, self.interval = side, name, phase, interval
+    """A pod that lives for a while, is scraped more or less regularly, and restarts at times."""
+
+    def __init__(self, rng: random.Random, side: Side, name: str, interval: int) -> None:
+        self.side, self.name = side, name
+        self.late = rng.choice((0, 0, 2000, 9000))
+        """How long after a scrape its samples can be read."""
+        begins, ends = rng.choice(
+            ((-60_000, 300_000),) * 3 + ((40_000, 300_000), (-60_000, 150_000))
+        )
         self.samples: list[tuple[int, int, int]] = []
-
-    def play(self, rng: random.Random, until: int, per_second: int, rate: float) -> Pod:
-        total = errors = 0
-        for at in range(self.phase - 60_000, until, self.interval):
-            if self.side is Side.STABLE or at > 0:
-                new = rng.randrange(per_second * self.interval // 1000 * 2 + 1)
-                total, errors = total + new, errors + sum(rng.random() < rate for _ in range(new))
+        requests = errors = 0
+        for at in range(begins + rng.randrange(interval), ends, interval):
+            if side is Side.STABLE or at > 0:
+                new = rng.randrange(interval // 125 + 2)
+                requests, errors = (
+                    requests + new,
+                    errors + sum(rng.random() < 0.05 for _ in range(new)),
+                )
             if rng.random() < 0.02:
-                total = errors = 0
+                requests = errors = 0
             if rng.random() > 0.1:
-                self.samples.append((at, total, errors))
-        return self
+                self.samples.append((SINCE + at, requests, errors))
 
-    def series(self, start: int, end: int) -> list[Series]:
-        mine = [s for s in self.samples if start < s[0] <= end]
+    def between(self, start: int, end: int) -> list[Series]:
+        """Return what can be read at ``end`` and could not be at ``start``."""
+        mine = [s for s in self.samples if start < s[0] + self.late <= end]
         return [
-            Series(self.side, self.name, "total", 1, 0, [(at, n) for at, n, _ in mine]),
-            Series(self.side, self.name, "errors", 0, 1, [(at, e) for at, _, e in mine]),
+            Series(self.side, self.name, "total", {REQUESTS: 1}, [(at, n) for at, n, _ in mine]),
+            Series(self.side, self.name, "errors", {BAD: 1}, [(at, e) for at, _, e in mine]),
         ]
 
 
-def pods(seed: int, interval: int, until: int) -> list[Pod]:
+def pods_of(seed: int, interval: int, *, has_stable: bool) -> list[Pod]:
     rng = random.Random(seed)
     sides = [Side.CANARY, Side.STABLE, Side.STABLE, Side.CANARY][: rng.randint(2, 4)]
-    return [
-        Pod(side, f"p{i}", rng.randrange(interval), interval).play(
-            rng, until - rng.choice([0, 0, 40_000]), 4, 0.05
-        )
-        for i, side in enumerate(sides)
-    ]
+    pods = [Pod(rng, side, f"p{i}", interval) for i, side in enumerate(sides)]
+    return [pod for pod in pods if has_stable or pod.side is Side.CANARY]
 
 
-@settings(deadline=None, max_examples=25)
+BEGINNING, END = SINCE - 1_000_000, SINCE + 320_000
+
+
+def played(ledger: Ledger[Any], pods: list[Pod], looks: Sequence[int], standing: str) -> None:
+    """Read everything up to each look, and then the rest."""
+    start = BEGINNING
+    for look in [*sorted(looks), END]:
+        ledger.add([series for pod in pods for series in pod.between(start, look)])
+        if "s" in standing:
+            ledger.standing()
+        if "a" in standing:
+            ledger.answered(SINCE + 60_000)
+        start = look
+
+
+def state(value: object) -> object:
+    """Return everything that is in an object, to the last digit."""
+    names = [n for c in type(value).__mro__ for n in getattr(c, "__slots__", ())]
+    names += list(getattr(value, "__dict__", ()))
+    if names:
+        return {name: state(getattr(value, name)) for name in names}
+    return [state(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(0, 1000),
     st.sampled_from([1000, 5000, 15_000, 30_000]),
-    st.lists(st.integers(1000, 299_000), max_size=40),
+    st.lists(st.integers(SINCE - 60_000, END), max_size=30),
     st.booleans(),
+    st.sampled_from([0, 30_000]),
+    st.sampled_from(["s", "sa", "a", ""]),
 )
 def test_any_looks_give_the_same_evidence_to_the_last_digit(
-    seed: int, interval: int, looks: list[int], has_stable: bool
+    seed: int, interval: int, looks: list[int], has_stable: bool, warmup: int, asks: str
 ) -> None:
-    stream = [p for p in pods(seed, interval, 300_000) if has_stable or p.side is Side.CANARY]
-    whole = Ledger(BOTH, 0, has_stable=has_stable)
-    whole.add([s for p in stream for s in p.series(-1_000_000, 300_000)])
-    ledger = Ledger(BOTH, 0, has_stable=has_stable)
-    start = -1_000_000
-    for look in [*sorted(looks), 300_000]:
-        ledger.add([s for p in stream for s in p.series(start, look)])
-        ledger.standing()
-        ledger.answered(60_000)
-        start = look
-    one, two = whole.standing(), ledger.standing()
-    assert (one.canary, one.stable, one.newest) == (two.canary, two.stable, two.newest)
-    assert whole.answered(60_000) == ledger.answered(60_000)
-    assert one.limit is not None
-    assert two.limit is not None
-    assert one.limit.log_e() == two.limit.log_e()
-    assert one.limit.window() == two.limit.window()
-    assert (one.ratio is None) == (two.ratio is None) == (not has_stable)
-    if one.ratio and two.ratio:
-        assert one.ratio.log_e() == two.ratio.log_e()
+    pods = pods_of(seed, interval, has_stable=has_stable)
+
+    def fresh() -> Ledger[RateTests]:
+        tests = RateTests(BOTH, has_stable=has_stable)
+        return Ledger(tests, SINCE, has_stable=has_stable, warmup=warmup)
+
+    whole, ledger = fresh(), fresh()
+    played(whole, pods, [], "")
+    played(ledger, pods, looks, asks)
+    assert state(ledger.standing()) == state(whole.standing())
+    assert ledger.seen() == whole.seen()
+    assert ledger.answered(SINCE + 60_000) == whole.answered(SINCE + 60_000)
 
 
-def ledger_of(*series: Series, has_stable: bool = True, limits: Limits = BOTH) -> Ledger:
-    ledger = Ledger(limits, 0, has_stable=has_stable)
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([1000, 5000, 15_000, 30_000]),
+    st.lists(st.integers(SINCE - 60_000, END), max_size=30),
+    st.booleans(),
+    st.sampled_from([0, 30_000]),
+)
+def test_every_increment_is_in_one_cell_and_the_cells_are_in_order(
+    seed: int, interval: int, looks: list[int], has_stable: bool, warmup: int
+) -> None:
+    pods = pods_of(seed, interval, has_stable=has_stable)
+    ledger = Ledger(Recorder(), SINCE, has_stable=has_stable, warmup=warmup)
+    played(ledger, pods, looks, "s")
+    told = ledger.standing()
+    fold = CounterFold(SINCE, canary_is_new=has_stable, warmup=warmup)
+    increments = fold.add([s for pod in pods for s in pod.between(BEGINNING, END)])
+    horizon = fold.covered_by(Side.STABLE) if has_stable else None
+    expected: dict[Side, Tally] = {Side.CANARY: {}, Side.STABLE: {}}
+    for one in increments:
+        if one.side is Side.STABLE or horizon is None or one.end <= horizon:
+            add_to(expected[one.side], one.adds, one.amount)
+    assert told.canary == expected[Side.CANARY]
+    everything = told.stable
+    add_to(everything, total(cell.stable for cell in told.learned))
+    assert everything == expected[Side.STABLE]
+    numbers = [cell.number for cell in [*told.learned, *told.taken]]
+    assert numbers == sorted(set(numbers))
+    first = (SINCE + warmup) // 1000
+    assert all(cell.number < first and not cell.canary for cell in told.learned)
+    if has_stable:
+        assert all(cell.number >= first for cell in told.taken)
+
+
+def ledger_of(*series: Series, has_stable: bool = True, warmup: int = 0) -> Ledger[Recorder]:
+    ledger = Ledger(Recorder(), SINCE, has_stable=has_stable, warmup=warmup * 1000)
     ledger.add(series)
     return ledger
 
 
-def counts(side: Side, *samples: tuple[int, int]) -> Series:
-    return Series(side, side.value, "total", 1, 0, [(s * 1000, n) for s, n in samples])
+def counts(side: Side, *samples: tuple[float, int], pod: str = "", what: str = REQUESTS) -> Series:
+    """Return samples at seconds since the evidence began."""
+    times = [(SINCE + round(s * 1000), n) for s, n in samples]
+    return Series(side, pod or side.value, what, {what: 1}, times)
+
+
+def requests(tally: Tally) -> int:
+    return tally.get(REQUESTS, 0)
 
 
 def test_the_canary_counts_only_as_far_as_stable_was_scraped() -> None:
     ledger = ledger_of(
         counts(Side.CANARY, (-5, 0), (3, 10), (8, 15)), counts(Side.STABLE, (-1, 0), (4, 90))
     )
-    assert ledger.standing().canary == Counts(10)
-    assert ledger.answered(0) == 10
+    assert ledger.standing().canary == {REQUESTS: 10}
+    assert ledger.answered(SINCE) == 10
     ledger.add([counts(Side.STABLE, (9, 200))])
-    assert ledger.standing().canary == Counts(15)
-    assert ledger.answered(0) == 15
-    assert ledger.answered(3000) == 5
+    assert ledger.standing().canary == {REQUESTS: 15}
+    assert ledger.answered(SINCE) == 15
+    assert ledger.answered(SINCE + 3000) == 5
 
 
 def test_the_canary_counts_alone_when_stable_was_never_scraped() -> None:
-    standing = ledger_of(counts(Side.CANARY, (-5, 0), (3, 10))).standing()
-    assert standing.canary == Counts(10)
-    assert not standing.stable_is_scraped
+    ledger = ledger_of(counts(Side.CANARY, (-5, 0), (3, 10)))
+    assert ledger.standing().canary == {REQUESTS: 10}
+    assert not ledger.seen().stable_is_scraped
+
+
+def test_stable_is_booked_at_the_start_of_its_scrape_and_the_canary_at_the_end() -> None:
+    told = ledger_of(
+        counts(Side.CANARY, (-3, 0), (2, 1), (7, 3)),
+        counts(Side.STABLE, (-1, 0), (4.5, 10), (9.5, 30), (80, 100)),
+    ).standing()
+    assert [(c.number - SINCE_S, c.canary, c.stable) for c in [*told.learned, *told.taken]] == [
+        (-1, {}, {REQUESTS: 10}),
+        (1, {REQUESTS: 1}, {}),
+        (4, {}, {REQUESTS: 20}),
+        (6, {REQUESTS: 2}, {}),
+        (50, {}, {REQUESTS: 70}),  # a long gap: 30 s before its end
+    ]
+
+
+def test_partial_intervals_of_the_canary_are_not_whole() -> None:
+    told = ledger_of(
+        counts(Side.CANARY, (-3, 0), (2, 1), (7, 3)), counts(Side.STABLE, (-1, 0), (9, 10))
+    ).standing()
+    assert told.canary == {REQUESTS: 3}
+    assert total(cell.canary_whole for cell in told.taken) == {REQUESTS: 2}
 
 
 def test_nothing_is_known_of_a_canary_without_series() -> None:
-    assert ledger_of().standing().newest is None
+    ledger = ledger_of()
+    assert ledger.seen().newest is None
+    assert ledger.standing() == Recorder()
+    assert ledger.answered(SINCE) == 0
 
 
 def test_samples_of_an_earlier_life_are_no_series_of_the_canary() -> None:
     ledger = ledger_of(
         counts(Side.CANARY, (-9, 70), (0, 80)), counts(Side.STABLE, (-1, 0), (4, 90))
     )
-    assert ledger.standing().newest is None
+    assert ledger.seen().newest is None
     ledger.add([counts(Side.CANARY, (5, 80))])
-    assert ledger.standing().newest == 5000
+    assert ledger.seen().newest == SINCE + 5000
+    assert ledger.standing().canary == {}
 
 
-def test_a_span_with_one_side_alone_for_a_minute_is_given_up() -> None:
-    errors = Series(Side.CANARY, "canary", "errors", 0, 1, [(-5000, 0), (3000, 0), (90_000, 9)])
-    ledger = ledger_of(
-        counts(Side.CANARY, (-5, 0), (3, 0), (90, 10)),
-        errors,
-        counts(Side.STABLE, (-1, 0), (4, 100), (5, 100), (91, 100), (92, 100)),
-        limits=Limits(ratio=1.0),
+def test_what_stable_did_before_is_learned_and_not_counted() -> None:
+    tests = RateTests(Limits(tolerance=STRICT), has_stable=True)
+    ledger = Ledger(tests, SINCE, has_stable=True)
+    times = range(-300, 1, 5)
+    ledger.add(
+        [
+            counts(Side.STABLE, *((t, 20 * (t + 300)) for t in times)),
+            counts(Side.STABLE, *((t, t + 300) for t in times), what=BAD),
+        ]
     )
-    ratio = ledger.standing().ratio
-    assert ratio is not None
-    assert ratio.log_e() == pytest.approx(0.0)
+    before = ledger.standing()
+    assert before.usual.share == pytest.approx(0.05, rel=0.02)
+    assert before.dispersion.is_known
+    assert before.history == Counts(6000, 300)
+    assert before.stable == before.canary == Counts()
+    assert before.margin is not None
+    assert before.margin.log_e() == 0.0
+    ledger.add(
+        [
+            counts(Side.STABLE, (5, 6100), (10, 6200)),
+            counts(Side.STABLE, (5, 305), (10, 310), what=BAD),
+            counts(Side.CANARY, (-4, 0), (1, 3), (6, 10)),
+        ]
+    )
+    assert ledger.standing().stable == Counts(200, 10)
+    assert ledger.standing().canary == Counts(10, 0)
+
+
+def test_what_a_canary_did_before_its_warm_up_was_over_does_not_count() -> None:
+    """Its pod was scraped before the evidence began, so it is warm so long after the beginning."""
+    ledger = ledger_of(
+        counts(Side.CANARY, (-10, 0), (10, 5), (30, 20), (40, 27)),
+        counts(Side.STABLE, (-10, 0), (15, 100), (35, 150), (45, 170)),
+        warmup=30,
+    )
+    told = ledger.standing()
+    assert told.canary == {REQUESTS: 7}
+    assert ledger.answered(SINCE) == 7
+    assert total(cell.stable for cell in told.learned) == {REQUESTS: 150 - 100}
+    assert told.stable == {REQUESTS: 20}
+
+
+@pytest.mark.parametrize(("side", "counted"), [(Side.CANARY, (13, 50)), (Side.STABLE, (10, 53))])
+def test_a_pod_that_comes_later_warms_up_by_its_own_first_sample(
+    side: Side, counted: tuple[int, int]
+) -> None:
+    ledger = ledger_of(
+        counts(Side.CANARY, (-10, 0), (95, 10), (195, 10)),
+        counts(Side.STABLE, (-10, 0), (96, 50), (196, 50)),
+        counts(side, (100, 8), (125, 30), (135, 33), pod="late"),
+        warmup=30,
+    )
+    told = ledger.standing()
+    assert (requests(told.canary), requests(told.stable)) == counted
 
 
 def test_single_answers_are_forgotten_after_a_while() -> None:
     ledger = ledger_of(
         counts(Side.CANARY, (-5, 0), (3, 10), (2000, 15)), counts(Side.STABLE, (-1, 0), (2001, 1))
     )
-    assert ledger.answered(0) == 15
-    assert ledger.answered(1) == 5
+    assert ledger.answered(SINCE) == 15
+    assert ledger.answered(SINCE + 1) == 5
+
+
+def cell(number: int, canary: int, stable: int, whole: int | None = None) -> Cell:
+    def tally(n: int) -> Tally:
+        return {REQUESTS: n} if n else {}
+
+    return Cell(number, tally(canary), tally(canary if whole is None else whole), tally(stable))
+
+
+def ended(*cells: Cell) -> list[tuple[int, int, int]]:
+    """Return by which cell a span ended, and its requests."""
+    pairing, out = Pairing(), []
+    for one in cells:
+        span = pairing.push(one)
+        if span is not None:
+            out.append((one.number, requests(span[0]), requests(span[1])))
+    return out
+
+
+def test_a_span_ends_with_its_block() -> None:
+    assert ended(cell(101, 1, 10), cell(104, 2, 20), cell(105, 4, 40), cell(110, 8, 80)) == [
+        (105, 3, 30),
+        (110, 4, 40),
+    ]
+
+
+def test_a_span_goes_on_until_both_versions_counted_something() -> None:
+    assert ended(cell(100, 0, 10), cell(107, 0, 20), cell(113, 5, 40), cell(115, 9, 9)) == [
+        (115, 5, 70)
+    ]
+
+
+def test_a_span_compares_whole_increments_only() -> None:
+    assert ended(cell(100, 9, 10, whole=0), cell(103, 2, 20), cell(105, 1, 1)) == [(105, 2, 30)]
+
+
+def test_a_span_with_one_side_alone_for_a_minute_is_given_up() -> None:
+    assert ended(cell(100, 0, 10), cell(155, 5, 40), cell(160, 1, 1)) == [(160, 5, 50)]
+    assert ended(cell(100, 0, 10), cell(160, 5, 40), cell(165, 1, 1)) == [(165, 5, 40)]

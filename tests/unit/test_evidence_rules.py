@@ -1,101 +1,184 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 
-from bench.first_rule import Scene, run
-from crossfade.evidence.eprocesses import LimitTest, RatioTest
-from crossfade.evidence.ledger import Limits, Standing
-from crossfade.evidence.rules import Asked, judge, percent
+from crossfade.evidence.counters import BAD, REQUESTS, Series, Side
+from crossfade.evidence.kernel import Tolerance
+from crossfade.evidence.ledger import Cell, Ledger, Seen, Tally
+from crossfade.evidence.rates import Limits, RateTests
+from crossfade.evidence.rules import Asked, evidence_of, judge, odds, percent
 from crossfade.evidence.verdicts import Counts, Verdict
 
+WORSE = Tolerance(1.2, 0.0)
 LIMIT = Limits(share=0.02)
-RATIO = Limits(ratio=1.2)
-BOTH = Limits(share=0.02, ratio=1.2)
-ASKED = Asked(now=100_000, in_force=True, answered=80, min_requests=50)
+MARGIN = Limits(tolerance=WORSE)
+BOTH = Limits(share=0.02, tolerance=WORSE)
+ASKED = Asked(now=100_000, in_force=True, answered=80, min_requests=50, log_needed=math.log(100))
+SEEN = Seen(newest=99_000, spacing=5000, stable_is_scraped=True)
+NOTHING = Counts()
+
+Steps = Sequence[tuple[Counts, Counts]]
 
 
-def standing(
-    canary: Counts,
-    stable: Counts = Counts(),  # noqa: B008 - frozen
-    limits: Limits = LIMIT,
-    *,
-    newest: int | None = 99_000,
-    scraped: bool = True,
-    before: tuple[Counts, ...] = (),
-) -> Standing:
-    limit = LimitTest(limits.share) if limits.share else None
-    ratio = RatioTest(limits.ratio) if limits.ratio else None
-    if limit:
-        for i, counts in enumerate(before):
-            limit.step(counts, Counts(), i * 5000)
-        limit.step(canary, stable, 70_000)
-    if ratio:
-        ratio.step(canary, stable)
-    return Standing(canary, stable, limit, ratio, newest, 5000, scraped)
+def tally(counts: Counts) -> Tally:
+    every = {REQUESTS: counts.requests, BAD: counts.bad}
+    return {what: amount for what, amount in every.items() if amount}
+
+
+def taken(*steps: tuple[Counts, Counts], limits: Limits = LIMIT) -> RateTests:
+    """What is made of a canary's and stable's counts, a step each 5 s up to now."""
+    tests = RateTests(limits, has_stable=True)
+    for i, (canary, stable) in enumerate(steps):
+        number = 95 - 5 * (len(steps) - 1 - i)
+        tests.take(Cell(number, tally(canary), tally(canary), tally(stable)))
+    tests.close()
+    return tests
+
+
+def evidence_in(tests: RateTests) -> str:
+    """Say it; the number depends on constants that are no matter of rules."""
+    return f"evidence {odds(evidence_of(tests, ASKED).log_e)}, needs 100 : 1"
+
+
+def quiet(steps: int) -> Steps:
+    """Ten requests of the canary and 90 of stable in each; one of stable fails every other time."""
+    return [(Counts(10, 0), Counts(90, i % 2)) for i in range(steps)]
+
+
+BROKEN: Steps = [(Counts(2, 1), Counts(18, 0))] * 3
 
 
 def test_is_healthy_with_enough_requests_and_no_harm() -> None:
-    assert judge(standing(Counts(1204, 12), Counts(10911, 109)), LIMIT, ASKED) == (
+    tests = taken(*[(Counts(301, 3), Counts(2700, 27))] * 4)
+    assert judge(tests, SEEN, LIMIT, ASKED) == (
         Verdict.HEALTHY,
-        "canary 1.0 % of 1,204, stable 1.0 % of 10,911; limit 2 %",
+        (
+            "canary 1.0 % [0.34, 2.2] of 1,204, stable 1.0 % [0.7, 1.4] of 10,800; limit 2 %; "
+            f"{evidence_in(tests)}"
+        ),
     )
 
 
 def test_finds_harm_over_the_limit() -> None:
-    assert judge(standing(Counts(6, 3), Counts(54, 0)), LIMIT, ASKED) == (
+    broken = taken(*BROKEN)
+    assert judge(broken, SEEN, LIMIT, ASKED) == (
         Verdict.HARM,
-        "canary 50.0 % of 6, stable 0.0 % of 54; limit 2 %",
+        f"canary 50.0 % of 6, stable 0.0 % of 54; limit 2 %; {evidence_in(broken)}",
     )
+
+
+def test_harm_is_what_is_needed_and_not_less() -> None:
+    tests = taken(*BROKEN)
+    reached = evidence_of(tests, ASKED).log_e
+    exactly = replace(ASKED, log_needed=reached)
+    more = replace(ASKED, log_needed=reached + 1e-9)
+    assert judge(tests, SEEN, LIMIT, exactly)[0] is Verdict.HARM
+    assert judge(tests, SEEN, LIMIT, more)[0] is Verdict.HEALTHY
+    worse = taken(*[(Counts(100, 10), Counts(900, 9))] * 3, limits=MARGIN)
+    reached = evidence_of(worse, ASKED).log_e
+    assert judge(worse, SEEN, MARGIN, replace(ASKED, log_needed=reached))[0] is Verdict.HARM
+    more = replace(ASKED, log_needed=reached + 1e-9)
+    assert judge(worse, SEEN, MARGIN, more)[0] is Verdict.HEALTHY
+
+
+def test_no_single_scrape_is_harm_however_bad() -> None:
+    tests = taken((Counts(1000, 1000), Counts(9000, 0)), limits=BOTH)
+    verdict, message = judge(tests, SEEN, BOTH, ASKED)
+    assert verdict is Verdict.HEALTHY
+    assert message.startswith("canary 100.0 % [")
 
 
 def test_says_since_when_a_late_harm_lasts() -> None:
-    late = standing(Counts(12, 6), Counts(90, 1), before=(Counts(10, 0),) * 200)
-    verdict, message = judge(late, LIMIT, ASKED)
+    late = taken(*quiet(200), *[(Counts(12, 6), Counts(90, 0))] * 3)
+    verdict, message = judge(late, SEEN, LIMIT, ASKED)
     assert verdict is Verdict.HARM
-    assert message.endswith("in the last 29 s")
+    assert message.startswith("canary 50.0 % of 36, stable ")
+    assert ", in the last 14 s; evidence " in message
 
 
 def test_holds_while_stable_breaks_the_limit_too() -> None:
-    verdict, message = judge(standing(Counts(20, 10), Counts(180, 80)), LIMIT, ASKED)
+    tests = taken(*[(Counts(10, 5), Counts(90, 40))] * 3)
+    verdict, message = judge(tests, SEEN, LIMIT, ASKED)
     assert verdict is Verdict.UNAVAILABLE
-    assert message.startswith(
-        "stable breaks the limit too (44.4 % of 180): inputs or a shared dependency, "
-        "not this version; canary 50.0 % of 20"
+    assert message == (
+        "stable breaks the limit too (44.4 % of 270): inputs or a shared dependency, "
+        "not this version; canary 50.0 % of 30, stable 44.4 % of 270; limit 2 %"
     )
+
+
+UNTOLD: Steps = [(Counts(20, 4), Counts(1, 0))] * 3
 
 
 def test_holds_while_the_versions_cannot_be_told_apart() -> None:
-    verdict, message = judge(standing(Counts(40, 8), Counts(3, 0)), LIMIT, ASKED)
+    verdict, message = judge(taken(*UNTOLD), SEEN, LIMIT, ASKED)
     assert verdict is Verdict.NOT_ENOUGH_DATA
-    assert message.startswith("the versions cannot be told apart yet; canary 20.0 % of 40")
-
-
-def test_does_not_wait_for_a_stable_version_that_gets_nearly_nothing() -> None:
-    assert judge(standing(Counts(400, 80), Counts(3, 0)), LIMIT, ASKED)[0] is Verdict.HARM
-
-
-def test_judges_by_the_limit_alone_when_stable_is_not_scraped() -> None:
-    assert judge(standing(Counts(6, 3), scraped=False), LIMIT, ASKED)[0] is Verdict.HARM
-
-
-def test_finds_harm_against_stable() -> None:
-    worse = standing(Counts(300, 30), Counts(2700, 27), RATIO)
-    assert judge(worse, RATIO, ASKED) == (
-        Verdict.HARM,
-        "canary 10.0 % of 300, stable 1.0 % of 2,700; tolerated 1.2 times stable",
+    assert message == (
+        "the versions cannot be told apart yet; canary 20.0 % of 60, stable 0.0 % of 3; limit 2 %"
     )
 
 
+def test_does_not_wait_for_a_stable_version_that_gets_nearly_nothing() -> None:
+    tests = taken(*[(Counts(200, 40), Counts(1, 0))] * 3)
+    assert judge(tests, SEEN, LIMIT, ASKED)[0] is Verdict.HARM
+
+
+def test_judges_by_the_limit_alone_when_stable_is_not_scraped() -> None:
+    unscraped = replace(SEEN, stable_is_scraped=False)
+    assert judge(taken(*UNTOLD), unscraped, LIMIT, ASKED)[0] is Verdict.HARM
+
+
+def test_finds_harm_against_stable() -> None:
+    worse = taken(*[(Counts(100, 10), Counts(900, 9))] * 3, limits=MARGIN)
+    assert judge(worse, SEEN, MARGIN, ASKED) == (
+        Verdict.HARM,
+        (
+            "canary 10.0 % [5.1, 17.1] of 300, stable 1.0 % [0.49, 1.8] of 2,700; "
+            f"tolerated 1.2 times stable; {evidence_in(worse)}"
+        ),
+    )
+
+
+def test_what_is_tolerated_beside_stable_is_no_harm() -> None:
+    steps = [(Counts(100, 10), Counts(900, 9))] * 3
+    limits = Limits(tolerance=Tolerance(2.0, 0.08))
+    verdict, message = judge(taken(*steps, limits=limits), SEEN, limits, ASKED)
+    assert verdict is Verdict.HEALTHY
+    assert "; tolerated 2 times stable + 8 %; evidence " in message
+
+
+def test_a_hold_of_the_limit_does_not_hide_harm_against_stable() -> None:
+    """Both break the limit, and the canary is by far the worse."""
+    steps = [(Counts(100, 60), Counts(900, 90))] * 3
+    assert judge(taken(*steps), SEEN, LIMIT, ASKED)[0] is Verdict.UNAVAILABLE
+    assert judge(taken(*steps, limits=BOTH), SEEN, BOTH, ASKED)[0] is Verdict.HARM
+
+
+def test_the_evidence_is_that_of_the_test_that_is_closest() -> None:
+    steps = [(Counts(100, 10), Counts(900, 9))] * 3
+    both = taken(*steps, limits=BOTH)
+    assert both.limit is not None
+    assert both.margin is not None
+    evidence = evidence_of(both, ASKED)
+    assert evidence.log_e == max(both.limit.log_e(), both.margin.log_e())
+    assert both.limit.log_e() != both.margin.log_e()
+    assert evidence.log_needed == ASKED.log_needed
+
+
 def test_harm_stands_when_the_source_falls_silent() -> None:
-    old = standing(Counts(6, 3), Counts(54, 0), newest=1000)
-    assert judge(old, LIMIT, ASKED)[0] is Verdict.HARM
+    silent = replace(SEEN, newest=1000)
+    assert judge(taken(*BROKEN), silent, LIMIT, ASKED)[0] is Verdict.HARM
+
+
+HEALTHY: Steps = [(Counts(25, 0), Counts(225, 2))] * 4
 
 
 def test_old_samples_are_neither_harm_nor_health() -> None:
-    old = standing(Counts(100, 1), Counts(900, 9), newest=58_000)
-    assert judge(old, LIMIT, ASKED) == (
+    assert judge(taken(*HEALTHY), replace(SEEN, newest=58_000), LIMIT, ASKED) == (
         Verdict.UNAVAILABLE,
         "the canary's newest sample is 42 s old",
     )
@@ -103,91 +186,188 @@ def test_old_samples_are_neither_harm_nor_health() -> None:
 
 def test_old_samples_do_not_make_blind_before_the_weight_is_in_force() -> None:
     """A retry, or pods that came back: a series may begin only with the first request."""
-    old = standing(Counts(100, 1), Counts(900, 9), newest=58_000)
-    assert judge(old, LIMIT, replace(ASKED, in_force=False, answered=0)) == (
+    asked = replace(ASKED, in_force=False, answered=0)
+    assert judge(taken(*HEALTHY), replace(SEEN, newest=58_000), LIMIT, asked) == (
         Verdict.NOT_ENOUGH_DATA,
         "the weight is not yet seen in force",
     )
 
 
 def test_a_slow_scrape_is_not_old() -> None:
-    slow = replace(standing(Counts(100, 1), Counts(900, 9), newest=58_000), spacing=15_000)
-    assert judge(slow, LIMIT, ASKED)[0] is Verdict.HEALTHY
+    slow = replace(SEEN, newest=58_000, spacing=15_000)
+    assert judge(taken(*HEALTHY), slow, LIMIT, ASKED)[0] is Verdict.HEALTHY
+
+
+ALONE: Steps = [(Counts(20, 0), NOTHING)] * 4
 
 
 @pytest.mark.parametrize(
-    ("evidence", "limits", "asked", "message"),
+    ("tests", "seen", "limits", "asked", "message"),
     [
-        (standing(Counts(), newest=None), LIMIT, ASKED, "the canary has no series yet"),
+        (taken(), replace(SEEN, newest=None), LIMIT, ASKED, "the canary has no series yet"),
         (
-            standing(Counts(12, 0), Counts(90, 0)),
+            taken(*HEALTHY),
+            SEEN,
             LIMIT,
-            replace(ASKED, answered=12),
-            "canary answered 12 of the 50 requests that this step asks for",
+            replace(ASKED, answered=1200, min_requests=5000),
+            "canary answered 1,200 of the 5,000 requests that this step asks for",
         ),
         (
-            standing(Counts(80, 0), Counts(90, 0)),
+            taken(*HEALTHY),
+            SEEN,
             LIMIT,
             replace(ASKED, in_force=False),
             "the weight is not yet seen in force",
         ),
         (
-            standing(Counts(80, 0), limits=RATIO),
-            RATIO,
+            taken(*ALONE, limits=MARGIN),
+            SEEN,
+            MARGIN,
             ASKED,
             "stable answered no request to compare with",
         ),
         (
-            standing(Counts(80, 0), limits=RATIO),
-            RATIO,
+            taken(*ALONE, limits=MARGIN),
+            SEEN,
+            MARGIN,
             replace(ASKED, in_probation=True),
             "nothing to compare with: no other version has traffic",
         ),
     ],
 )
 def test_says_what_is_missing(
-    evidence: Standing, limits: Limits, asked: Asked, message: str
+    tests: RateTests, seen: Seen, limits: Limits, asked: Asked, message: str
 ) -> None:
-    assert judge(evidence, limits, asked) == (Verdict.NOT_ENOUGH_DATA, message)
+    assert judge(tests, seen, limits, asked) == (Verdict.NOT_ENOUGH_DATA, message)
 
 
 def test_the_limit_alone_judges_in_probation() -> None:
-    alone = replace(standing(Counts(80, 0)), ratio=None)
-    verdict, message = judge(alone, BOTH, replace(ASKED, in_probation=True))
+    alone = RateTests(BOTH, has_stable=False)
+    alone.take(Cell(1, {REQUESTS: 80}, {REQUESTS: 80}, {}))
+    asked = replace(ASKED, in_probation=True)
+    verdict, message = judge(alone, replace(SEEN, stable_is_scraped=False), BOTH, asked)
     assert verdict is Verdict.HEALTHY
-    assert message == "canary 0.0 % of 80; limit 2 %; tolerated 1.2 times stable"
+    assert message.startswith("canary 0.0 % [0.0, 4.9] of 80; limit 2 %; tolerated 1.2 times")
+
+
+def test_clusters_widen_the_intervals_that_people_see() -> None:
+    even = taken(*[(Counts(100, 2), Counts(100, 2))] * 20)
+    bursts = taken(*[(Counts(100, 20 * (i % 10 == 5)), Counts(100, 2)) for i in range(20)])
+    assert even.canary == bursts.canary
+    widths = []
+    for tests in (even, bursts):
+        _, message = judge(tests, SEEN, LIMIT, ASKED)
+        low, high = message[message.index("[") + 1 : message.index("]")].split(", ")
+        widths.append(float(high) - float(low))
+    assert widths[1] > 2 * widths[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1e-9, "0.01 : 1"),
+        (0.25, "0.25 : 1"),
+        (1.0, "1 : 1"),
+        (9.94, "9.9 : 1"),
+        (9.96, "10 : 1"),
+        (339.6, "340 : 1"),
+        (999_999_999.0, "999,999,999 : 1"),
+        (1.1e9, "over 1,000,000,000 : 1"),
+    ],
+)
+def test_says_evidence_as_odds(value: float, said: str) -> None:
+    assert odds(math.log(value)) == said
+
+
+def test_overwhelming_evidence_has_its_words_too() -> None:
+    assert odds(1e6) == "over 1,000,000,000 : 1"
+    assert odds(-1e6) == "0.01 : 1"
 
 
 def test_small_shares_are_said_with_two_digits() -> None:
     assert percent(Counts(10_000, 3)) == "0.03 %"
+    assert percent(Counts(1000, 123)) == "12.3 %"
+    assert percent(NOTHING) == "0.0 %"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rollout of two minutes: 20 requests a second, of which the canary gets a tenth."""
+
+    limits: Limits = LIMIT
+    canary: Callable[[float], float] = lambda _: 0.01
+    stable: Callable[[float], float] = lambda _: 0.01
+    scrape_s: int = 1
+
+
+@dataclass
+class Outcome:
+    harm_s: int | None = None
+    bad: int = 0
+    held_s: int = 0
+
+
+def run(scene: Scene, seed: int) -> Outcome:
+    """Play one rollout with a look at each scrape; stop at harm."""
+    rng, since_s = random.Random(seed), 1_000_000
+    ledger = Ledger(RateTests(scene.limits, has_stable=True), since_s * 1000, has_stable=True)
+    totals = {(side, what): 0 for side in Side for what in (REQUESTS, BAD)}
+    outcome = Outcome()
+    for second in range(-5 * scene.scrape_s, 121):
+        samples = []
+        for side, requests, rate, late_ms in (
+            (Side.CANARY, 2, scene.canary(second), 300),
+            (Side.STABLE, 18, scene.stable(second), 700),
+        ):
+            if second > 0:
+                totals[side, REQUESTS] += requests
+                bad = sum(rng.random() < rate for _ in range(requests))
+                totals[side, BAD] += bad
+                outcome.bad += bad * (side is Side.CANARY)
+            at = (since_s + second) * 1000 - 1000 + late_ms
+            samples += [
+                Series(side, side.value, what, {what: 1}, [(at, totals[side, what])])
+                for what in (REQUESTS, BAD)
+            ]
+        if second % scene.scrape_s:
+            continue
+        ledger.add(samples)
+        now = (since_s + second) * 1000
+        asked = replace(ASKED, now=now, answered=ledger.answered(since_s * 1000))
+        tests = ledger.standing()
+        tests.close()
+        verdict, _ = judge(tests, ledger.seen(), scene.limits, asked)
+        if verdict is Verdict.HARM:
+            outcome.harm_s = second
+            return outcome
+        outcome.held_s += scene.scrape_s * (verdict is Verdict.UNAVAILABLE)
+    return outcome
 
 
 def test_no_healthy_canary_of_twenty_is_taken_back() -> None:
     """Seeded. At most 1 % of rollouts fail (Ville), so 20 others would pass with 82 % at least."""
-    scene = Scene("healthy", scrape_s=5, look_s=5, minutes=2)
-    assert [run(scene, seed).harm_s for seed in range(20)] == [None] * 20
+    assert [run(Scene(scrape_s=5), seed).harm_s for seed in range(20)] == [None] * 20
 
 
 def test_a_broken_canary_is_found_after_a_few_bad_answers() -> None:
-    """Seeded: half the answers fail, at 2 a second; the bench has the quantiles."""
-    scene = Scene("broken", canary_rate=0.5, minutes=2)
-    outcomes = [run(scene, seed) for seed in range(20)]
+    """Seeded: half the answers fail, at one a second; the bench has the quantiles."""
+    outcomes = [run(Scene(canary=lambda _: 0.5), seed) for seed in range(20)]
     assert all(outcome.harm_s is not None for outcome in outcomes)
     assert sorted(outcome.bad for outcome in outcomes)[10] <= 6
 
 
 def test_a_canary_that_breaks_while_it_runs_is_found_nearly_as_fast() -> None:
-    scene = Scene("breaks", canary_rate=0.5, worse_from_s=8, minutes=2)
+    scene = Scene(canary=lambda second: 0.5 if second > 8 else 0.01)
     outcomes = [run(scene, seed) for seed in range(20)]
     assert all(outcome.harm_s is not None and outcome.harm_s > 8 for outcome in outcomes)
-    assert sorted(outcome.bad for outcome in outcomes)[10] <= 6
+    assert sorted(outcome.bad for outcome in outcomes)[10] <= 8
 
 
 def test_a_burst_that_hits_both_versions_takes_nobody_back() -> None:
     def burst(second: float) -> float:
-        return 0.1 if 60 < second <= 120 else 0.0
+        return 0.3 if 60 < second <= 90 else 0.01
 
-    scene = Scene("shared", BOTH, burst=burst, scrape_s=5, look_s=5, minutes=2)
+    scene = Scene(BOTH, canary=burst, stable=burst, scrape_s=5)
     outcomes = [run(scene, seed) for seed in range(10)]
     assert [outcome.harm_s for outcome in outcomes] == [None] * 10
     assert sum(outcome.held_s for outcome in outcomes) > 0

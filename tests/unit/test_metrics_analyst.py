@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,12 @@ import pytest
 
 from crossfade.api.v1alpha1 import Analysis
 from crossfade.errors import MetricSourceError
-from crossfade.evidence.verdicts import MetricAnswer, Verdict
+from crossfade.evidence.rules import odds
+from crossfade.evidence.verdicts import Evidence, MetricAnswer, Verdict
 from crossfade.metrics.analyst import Analyst, Arm, Subject
 from crossfade.metrics.endpoints import Endpoint
 from crossfade.metrics.prometheus import RawSeries, RefusedError
-from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
+from crossfade.metrics.prometheus_analyst import PrometheusAnalyst, log_needed
 from crossfade.metrics.selectors import parse_selector
 from crossfade.names import NamespacedName
 
@@ -86,6 +88,14 @@ class Secrets:
 
 
 ERRORS: dict[str, Any] = {"name": "errors", "errorRate": {"maxPercent": 2}}
+BOTH_ERRORS: dict[str, Any] = {
+    "name": "both",
+    "errorRate": {"maxPercent": 2, "worseThanStable": {"ratio": 1.2}},
+}
+SLOW = {"name": "slow", "latency": {"maxMilliseconds": 300, "maxSlowPercent": 5}}
+QUERY = {"name": "revenue", "query": {"promql": 'v{pod=~"{{pods}}"}', "min": 0.9,
+                                      "failureLimit": 1}}  # fmt: skip
+FILLED = 'v{pod=~"fraud-bbb-.*"}'
 SOURCE = {"requests": "total", "errors": 'total{code="500"}', "latency": "seconds"}
 
 
@@ -133,6 +143,12 @@ def subject_of(
     return replace(subject, **changes)
 
 
+def counted(answer: MetricAnswer) -> tuple[str, str]:
+    """Return the requests of the canary and of stable that the message tells."""
+    canary, stable = re.findall(r" of (\d+)", answer.message)
+    return canary, stable
+
+
 CANARY, STABLE = "fraud-bbb-7d9f-x2x4", "fraud-aaa-5c6b-q8q9"
 
 
@@ -146,20 +162,32 @@ def world() -> World:
     return world
 
 
+def break_at_10_s(world: World) -> None:
+    """Of ten requests a scrape five fail, of the canary's, and none of stable's 90."""
+    for second in (15, 20, 25):
+        world.scrape(second, CANARY, second + 10, second - 10)
+        world.scrape(second, STABLE, 1000 + 18 * second, 500)
+
+
 async def test_is_healthy_when_the_counters_are(world: World) -> None:
     answer = await world.look(10.2)
-    assert answer == MetricAnswer(
-        "errors", Verdict.HEALTHY, "canary 0.0 % of 20, stable 0.0 % of 180; limit 2 %"
+    assert answer.verdict is Verdict.HEALTHY
+    assert answer.evidence is not None
+    assert answer.evidence.log_e < 0
+    assert answer.evidence.log_needed == math.log(100)
+    assert answer.message == (
+        "canary 0.0 % [0.0, 16.2] of 20, stable 0.0 % [0.0, 2.4] of 180; limit 2 %; "
+        f"evidence {odds(answer.evidence.log_e)}, needs 100 : 1"
     )
 
 
 async def test_finds_harm_in_a_label_value_that_is_new(world: World) -> None:
     assert (await world.look(10.2)).verdict is Verdict.HEALTHY
-    world.scrape(15, CANARY, 24, 5)
-    world.scrape(15, STABLE, 1270, 500)
-    answer = await world.look(15.2)
+    break_at_10_s(world)
+    assert (await world.look(15.2)).verdict is not Verdict.HARM, "no single scrape does"
+    answer = await world.look(25.2)
     assert answer.verdict is Verdict.HARM
-    assert answer == await world.look(15.2, analyst=world.fresh())
+    assert answer == await world.look(25.2, analyst=world.fresh())
 
 
 async def test_reads_only_what_is_new(world: World) -> None:
@@ -176,7 +204,7 @@ async def test_reads_a_long_rollout_again_hour_by_hour(world: World) -> None:
         world.scrape(hour * 3600, CANARY, 20 + hour)
         world.scrape(hour * 3600, STABLE, 1180 + hour, 500)
     answer = await world.look(3 * 3600 + 1)
-    assert answer.message.startswith("canary 0.0 % of 23, stable 0.0 % of 183")
+    assert counted(answer) == ("23", "183")
     assert len(world.prom.queries) == 8
 
 
@@ -192,27 +220,69 @@ async def test_a_source_in_trouble_is_unavailable_and_nothing_is_lost(world: Wor
     answer = await world.look(8)
     assert answer == MetricAnswer("errors", Verdict.UNAVAILABLE, "Prometheus is not reached")
     world.prom.down = False
-    assert "of 20" in (await world.look(10.2)).message
+    assert counted(await world.look(10.2)) == ("20", "180")
 
 
 async def test_starts_again_when_the_metric_or_the_rollout_changes(world: World) -> None:
     await world.look(10.2)
     stricter = subject_of({"name": "errors", "errorRate": {"maxPercent": 1}})
-    assert (await world.look(10.2, stricter)).message.endswith("limit 1 %")
+    assert "; limit 1 %;" in (await world.look(10.2, stricter)).message
     later = replace(stricter, since=SINCE + timedelta(seconds=5))
-    assert "canary 0.0 % of 10" in (await world.look(10.2, later)).message
+    assert counted(await world.look(10.2, later)) == ("10", "90")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "tests"),
+    [
+        ([ERRORS], 1),
+        ([QUERY], 1),
+        ([ERRORS, QUERY], 1),
+        ([ERRORS, SLOW, QUERY], 2),
+        ([BOTH_ERRORS], 2),
+        ([BOTH_ERRORS, SLOW], 3),
+    ],
+)
+def test_the_false_rollback_rate_is_split_over_the_tests(
+    metrics: list[dict[str, Any]], tests: int
+) -> None:
+    """A query has no probability of its own, so it takes no part of it."""
+    analysis = subject_of(*metrics).analysis
+    assert log_needed(analysis) == pytest.approx(math.log(100 * tests))
+    strict = analysis.model_copy(update={"false_rollback_rate": 0.001})
+    assert log_needed(strict) == pytest.approx(math.log(1000 * tests))
+
+
+async def test_harm_needs_more_evidence_with_more_metrics(world: World) -> None:
+    break_at_10_s(world)
+    seen = (await world.look(25.2)).evidence
+    assert seen is not None
+    rate = 1.1 * math.exp(-seen.log_e)
+
+    async def look(*metrics: dict[str, Any]) -> MetricAnswer:
+        subject = subject_of(*metrics)
+        strict = subject.analysis.model_copy(update={"false_rollback_rate": rate})
+        return await world.look(25.2, replace(subject, analysis=strict))
+
+    alone, beside = await look(ERRORS), await look(ERRORS, {**ERRORS, "name": "others"})
+    assert (alone.verdict, beside.verdict) == (Verdict.HARM, Verdict.HEALTHY)
+    assert alone.evidence == Evidence(seen.log_e, math.log(1 / rate))
+    assert beside.evidence == Evidence(seen.log_e, math.log(2 / rate))
+    assert beside.message.endswith(f"needs {odds(math.log(2 / rate))}")
 
 
 async def test_forgets(world: World) -> None:
     await world.look(10.2)
     world.analyst.forget(subject_of().key)
+    world.prom.queries.clear()
     world.analyst.forget(subject_of().key)
-    assert "of 20" in (await world.look(10.2)).message
+    assert counted(await world.look(10.2)) == ("20", "180")
+    assert all(q.endswith("[310200ms]") for q in world.prom.queries), "all is read again"
 
 
 async def test_judges_alone_in_probation(world: World) -> None:
     answer = await world.look(10.2, subject_of(stable=None))
-    assert answer.message == "canary 0.0 % of 20; limit 2 %"
+    assert answer.verdict is Verdict.HEALTHY
+    assert answer.message.startswith("canary 0.0 % [0.0, 16.2] of 20; limit 2 %; evidence ")
 
 
 async def test_asks_one_query_for_fifty_rollouts() -> None:
@@ -225,9 +295,7 @@ async def test_asks_one_query_for_fifty_rollouts() -> None:
     now = SINCE + timedelta(seconds=10.2)
     answers = await asyncio.gather(*(world.analyst.look(s, now) for s in subjects))
     assert len(world.prom.queries) == 2
-    assert [a[0].message.split(",")[0] for a in answers] == [
-        f"canary 0.0 % of {(i + 1) * 10}" for i in range(50)
-    ]
+    assert [counted(a[0])[0] for a in answers] == [str((i + 1) * 10) for i in range(50)]
 
 
 async def test_a_failed_common_query_fails_all_who_asked(world: World) -> None:
@@ -247,7 +315,7 @@ async def test_joins_by_a_version_label() -> None:
                               instance="feedback")  # fmt: skip
     source = {"requests": "wrong_total", "errors": "wrong_bad", "versionLabel": "version"}
     subject = subject_of(source=source)
-    assert "canary 0.0 % of 20, stable 0.0 % of 180" in (await world.look(10.2, subject)).message
+    assert counted(await world.look(10.2, subject)) == ("20", "180")
     assert world.prom.queries[0].startswith('wrong_bad{version=~"1|2"}[')
     nothing = await World().look(10, subject)
     assert nothing.message.endswith('with version="2": is it scraped?')
@@ -291,30 +359,40 @@ async def test_the_mlserver_preset_counts_inference_only() -> None:
                 world.prom.sample(second, max(second, 0) * rate, "rest_server_requests_total",
                                   method="POST", path=path, status_code="200", namespace="ml",
                                   pod=pod)  # fmt: skip
-    assert "canary 0.0 % of 30," in (await world.look(10.2, subject)).message
+    assert counted(await world.look(10.2, subject)) == ("30", "30")
 
 
-def slow_world(border: str = "0.3") -> World:
+def slow_world(border: str = "0.3", slow_until: int = 60) -> World:
+    """Half of the canary's requests are slow, of stable's none; 10 a scrape of each."""
     world = World()
-    for second in (-5, 0, 5, 10):
-        for pod, slow in ((CANARY, 5), (STABLE, 0)):
+    for second in range(-10, 61, 5):
+        for pod, slow in ((CANARY, min(max(second, 0), slow_until)), (STABLE, 0)):
             at = {"namespace": "ml", "pod": pod}
-            n = max(second, 0)
-            world.prom.sample(second, n * 10, "seconds_count", **at)
-            world.prom.sample(second, n * (10 - slow), "seconds_bucket", le=border, **at)
-            world.prom.sample(second, n * 10, "seconds_bucket", le="+Inf", **at)
+            n = 2 * max(second, 0)
+            world.prom.sample(second, n, "seconds_count", **at)
+            world.prom.sample(second, n - slow, "seconds_bucket", le=border, **at)
+            world.prom.sample(second, n, "seconds_bucket", le="+Inf", **at)
     return world
 
 
-SLOW = {"name": "slow", "latency": {"maxMilliseconds": 300, "maxSlowPercent": 5}}
-
-
 async def test_counts_slow_requests_by_a_bucket() -> None:
-    assert await slow_world().look(10.2, subject_of(SLOW)) == MetricAnswer(
-        "slow",
-        Verdict.HARM,
-        "canary 50.0 % of 100, stable 0.0 % of 100; limit 5 %, slower than 300 ms",
+    answer = await slow_world().look(60.2, subject_of(SLOW))
+    assert answer.verdict is Verdict.HARM
+    assert answer.message == (
+        "canary 50.0 % of 60, stable 0.0 % of 60; limit 5 %; "
+        "evidence over 1,000,000,000 : 1, needs 100 : 1, slower than 300 ms"
     )
+
+
+async def test_slow_requests_of_the_first_half_minute_do_not_count() -> None:
+    answer = await slow_world(slow_until=30).look(60.2, subject_of(SLOW))
+    assert answer.verdict is Verdict.HEALTHY
+    assert answer.message.startswith("canary 0.0 % [")
+    assert counted(answer) == ("60", "60")
+    eager = {**SLOW, "warmupSeconds": 0}
+    answer = await slow_world(slow_until=30).look(60.2, subject_of(eager))
+    assert answer.verdict is Verdict.HARM
+    assert counted(answer) == ("120", "120")
 
 
 @pytest.mark.parametrize(
@@ -399,11 +477,6 @@ async def test_knows_no_arrivals_without_counters_series_or_prometheus(world: Wo
     assert await arrivals(subject.analysis, Arm("ccc", "3")) is None
     world.prom.down = True
     assert await arrivals(subject.analysis, subject.canary) is None
-
-
-QUERY = {"name": "revenue", "query": {"promql": 'v{pod=~"{{pods}}"}', "min": 0.9,
-                                      "failureLimit": 1}}  # fmt: skip
-FILLED = 'v{pod=~"fraud-bbb-.*"}'
 
 
 def asked(*values: tuple[int, str], labels: str = "") -> RawSeries:
