@@ -76,7 +76,7 @@ async def _serve(
     queue: WorkQueue[NamespacedName] = WorkQueue()
     targets = Targets()
     prometheus = PrometheusClient()
-    analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic)
+    analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic, config_maps=cluster)
     looks = Looks(analyst, queue.add, _now)
     reconciler = Reconciler(cluster, store, looks, targets, clock=_now, instance=settings.instance)
     async with asyncio.TaskGroup() as tasks:

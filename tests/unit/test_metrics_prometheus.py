@@ -92,6 +92,14 @@ async def test_gives_raw_samples(server: Answers, client: PrometheusClient) -> N
     ]
 
 
+async def test_gives_native_histograms(server: Answers, client: PrometheusClient) -> None:
+    histogram = {"count": "3", "sum": "1", "buckets": [[0, "0.5", "1", "3"]]}
+    server.result({"metric": {"pod": "a"}, "histograms": [[1.5, histogram]]})
+    assert await client.instant(server.endpoint(), "r[5s]", 12) == [
+        RawSeries({"pod": "a"}, [], [[1.5, histogram]])  # type: ignore[list-item]
+    ]
+
+
 async def test_asks_for_steps(server: Answers, client: PrometheusClient) -> None:
     server.result()
     assert await client.steps(server.endpoint(), "v", 100, 200, 10) == []

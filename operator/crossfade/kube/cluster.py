@@ -16,7 +16,7 @@ from kubernetes.aio.dynamic.exceptions import DynamicApiError
 
 from crossfade.core.actions import Apply, Delete, Manifest, MergePatch, ObjectRef, Replace, Write
 from crossfade.errors import ClusterError, ConflictError
-from crossfade.kube.resources import EVENT, KINDS, SECRET, ResourceKind, ref_of
+from crossfade.kube.resources import CONFIG_MAP, EVENT, KINDS, SECRET, ResourceKind, ref_of
 from crossfade.names import FIELD_MANAGER
 
 REQUEST_TIMEOUT_SECONDS: Final = 15
@@ -139,11 +139,23 @@ class KubernetesCluster:
         Raises:
             ClusterError: refused, or no answer.
         """
-        path = _resource(SECRET).path(namespace=namespace, name=name)
+        data = await self._data(SECRET, namespace, name)
+        return None if data is None else {k: base64.b64decode(v) for k, v in data.items()}
+
+    async def read_config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
+        """Read the data of a ConfigMap; None when there is none.
+
+        Raises:
+            ClusterError: refused, or no answer.
+        """
+        return await self._data(CONFIG_MAP, namespace, name)
+
+    async def _data(
+        self, kind: ResourceKind, namespace: str, name: str
+    ) -> Mapping[str, str] | None:
+        path = _resource(kind).path(namespace=namespace, name=name)
         answer = await self._request("get", path, None)
-        if answer is None:
-            return None
-        return {k: base64.b64decode(v) for k, v in (answer.get("data") or {}).items()}
+        return None if answer is None else answer.get("data") or {}
 
     async def _send(
         self, method: str, ref: ObjectRef, body: Manifest, subresource: str = "", **params: Any

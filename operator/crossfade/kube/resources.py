@@ -37,6 +37,7 @@ VIRTUAL_SERVICE: Final = ResourceKind(
     "networking.istio.io", "v1", "virtualservices", "VirtualService"
 )
 SECRET: Final = ResourceKind("", "v1", "secrets", "Secret")
+CONFIG_MAP: Final = ResourceKind("", "v1", "configmaps", "ConfigMap")
 EVENT: Final = ResourceKind("", "v1", "events", "Event")
 
 CHILDREN: Final = (DEPLOYMENT, SERVICE, POD, AUTOSCALER)
@@ -46,7 +47,7 @@ ROUTES: Final = (HTTP_ROUTE, VIRTUAL_SERVICE)
 """Watched whole, since a joined route carries no label of ours. Either may not be installed."""
 
 KINDS: Final[Mapping[str, ResourceKind]] = {
-    k.kind: k for k in (MODEL_DEPLOYMENT, *CHILDREN, *ROUTES, SECRET, EVENT)
+    k.kind: k for k in (MODEL_DEPLOYMENT, *CHILDREN, *ROUTES, SECRET, CONFIG_MAP, EVENT)
 }
 
 

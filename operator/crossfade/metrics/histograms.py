@@ -244,8 +244,7 @@ def _differing(having: Mapping[float, set[Owner]], lacking: Mapping[float, set[O
             whose = names_of(having_it), names_of(without)
         borders.setdefault(whose, []).append(border_name(border))
     said = [
-        f"{have} has {', '.join(names)}, which {lack} lacks"
-        for (have, lack), names in borders.items()
+        f"{', '.join(names)} of {have} but not of {lack}" for (have, lack), names in borders.items()
     ]
     return (
         f"the histograms' bucket borders differ: {'; '.join(said)}; give both versions the same "

@@ -23,9 +23,11 @@ from crossfade.metrics.analyst import Arm, Subject
 from crossfade.metrics.arrivals import arrivals_of
 from crossfade.metrics.batching import Batcher
 from crossfade.metrics.counts import CountsFold, limits_of
+from crossfade.metrics.distributions import DriftFold
 from crossfade.metrics.endpoints import Endpoint, Endpoints, SecretReader
 from crossfade.metrics.prometheus import Prom, RefusedError
 from crossfade.metrics.queries import QueryFold, fill
+from crossfade.metrics.references import ConfigMapReader, NoConfigMaps, Reference, References
 from crossfade.metrics.sources import plan_of, requests_plan
 from crossfade.names import NamespacedName
 
@@ -35,12 +37,18 @@ MAX_MESSAGE: Final = 1000
 """Characters of a message; a status is no place for a proxy's error page."""
 
 
+_Fold = CountsFold | DriftFold | QueryFold
+
+
 @dataclass(slots=True)
 class _Kept:
     """The folds of one ModelDeployment, and what they are folds of."""
 
     identity: object
-    metrics: dict[str, tuple[Metric, CountsFold | QueryFold]] = field(default_factory=dict)
+    metrics: dict[str, tuple[object, _Fold]] = field(default_factory=dict)
+    """Each with the metric, and the reference, that it is of."""
+    before: dict[str, tuple[Metric, Reference]] = field(default_factory=dict)
+    """What stable showed before the rollout."""
 
 
 class PrometheusAnalyst:
@@ -52,6 +60,7 @@ class PrometheusAnalyst:
         secrets: SecretReader,
         clock: Callable[[], float],
         batcher: Batcher | None = None,
+        config_maps: ConfigMapReader | None = None,
     ) -> None:
         """Judge by what ``prom`` answers.
 
@@ -60,10 +69,12 @@ class PrometheusAnalyst:
             secrets: reads credentials.
             clock: monotonic seconds, for the age of credentials; ``time.monotonic``.
             batcher: gets raw samples; by default one that asks ``prom``.
+            config_maps: reads references; by default there are none.
         """
         self._prom = prom
         self._batcher = batcher if batcher is not None else Batcher(prom)
         self._endpoints = Endpoints(secrets, clock)
+        self._references = References(prom, config_maps or NoConfigMaps(), clock)
         self._kept: dict[NamespacedName, _Kept] = {}
 
     async def look(self, subject: Subject, now: datetime) -> tuple[MetricAnswer, ...]:
@@ -127,10 +138,11 @@ class PrometheusAnalyst:
     async def _judge(
         self, kept: _Kept, subject: Subject, metric: Metric, now: datetime
     ) -> MetricAnswer:
+        of = (metric, await self._reference(kept, subject, metric))
         known, fold = kept.metrics.get(metric.name, (None, None))
-        if fold is None or known != metric:
-            fold = _fold_of(subject, metric)
-            kept.metrics[metric.name] = (metric, fold)
+        if fold is None or known != of:
+            fold = _fold_of(subject, *of)
+            kept.metrics[metric.name] = (of, fold)
         namespace, analysis = subject.key.namespace, subject.analysis
         if isinstance(fold, QueryFold):
             verdict, message = await self._judge_query(fold, subject, metric, now)
@@ -142,6 +154,25 @@ class PrometheusAnalyst:
 
         await self._with_endpoint(namespace, analysis, read)
         return fold.judge(subject, now, log_needed(analysis))
+
+    async def _reference(self, kept: _Kept, subject: Subject, metric: Metric) -> Reference | None:
+        """Return what a drift is compared with, beside stable; None: nothing."""
+        drift = metric.drift
+        if drift is None or drift.reference is None:
+            return None
+        if drift.reference.stable_before_seconds is None:
+            return await self._references.written(subject.key.namespace, drift)
+        if subject.stable is None:
+            return None
+        known, reference = kept.before.get(metric.name, (None, None))
+        if reference is None or known != metric:
+
+            async def ask(endpoint: Endpoint) -> Reference:
+                return await self._references.before(endpoint, subject, metric)
+
+            reference = await self._with_endpoint(subject.key.namespace, subject.analysis, ask)
+            kept.before[metric.name] = (metric, reference)
+        return reference
 
     async def _judge_query(
         self, fold: QueryFold, subject: Subject, metric: Metric, now: datetime
@@ -195,8 +226,10 @@ def _tests_of(metric: Metric) -> int:
     return 1 if metric.drift is not None else limits_of(metric).tests
 
 
-def _fold_of(subject: Subject, metric: Metric) -> CountsFold | QueryFold:
+def _fold_of(subject: Subject, metric: Metric, reference: Reference | None) -> _Fold:
     if metric.query is not None:
         since = subject.since.timestamp()
         return QueryFold(metric.query, subject.analysis.interval_seconds, since)
+    if metric.drift is not None:
+        return DriftFold(metric, subject, reference)
     return CountsFold(plan_of(subject.analysis, metric), metric, subject)
