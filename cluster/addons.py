@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 from string import Template
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -84,26 +84,39 @@ def _ensure_prometheus_configuration(paths: Paths, scrape_interval: str) -> None
     The pod sees a changed ConfigMap at its next sync; a changed annotation makes the kubelet sync
     it at once. Only then does a reload find the new file.
     """
+    manifests = render("prometheus", scrape_interval)
+    wanted = (_canonical(scrape_interval), _jobs(_configuration_in(manifests)))
     deadline = time.monotonic() + RELOAD_SECONDS
     asked = False
-    while (found := _observe_interval()) != _canonical(scrape_interval):
+    while (found := _observe_configuration()) != wanted:
         if found is not None:
             if not asked:
-                _touch_prometheus(paths, scrape_interval)
+                _touch_prometheus(paths, manifests)
                 asked = True
             api.http_status(f"{PROMETHEUS}/-/reload", method="POST")
         if time.monotonic() > deadline:
-            message = f"Prometheus at {PROMETHEUS} has scrape interval {found}, not the wanted one"
+            message = f"Prometheus at {PROMETHEUS} works by {found}, not by {wanted}"
             raise ClusterError(message)
         time.sleep(0.3)
 
 
-def _observe_interval() -> str | None:
-    """Return the scrape interval that Prometheus works by; None while it does not answer."""
+def _configuration_in(manifests: str) -> dict[str, Any]:
+    maps = [m for m in yaml.safe_load_all(manifests) if m["kind"] == "ConfigMap"]
+    configuration: dict[str, Any] = yaml.safe_load(maps[0]["data"]["prometheus.yml"])
+    return configuration
+
+
+def _jobs(configuration: dict[str, Any]) -> list[str]:
+    return [job["job_name"] for job in configuration["scrape_configs"]]
+
+
+def _observe_configuration() -> tuple[str, list[str]] | None:
+    """Return the scrape interval and the jobs that Prometheus works by; None: no answer."""
     answer = api.http_json(f"{PROMETHEUS}/api/v1/status/config")
     if answer is None:
         return None
-    return str(yaml.safe_load(answer["data"]["yaml"])["global"]["scrape_interval"])
+    configuration = yaml.safe_load(answer["data"]["yaml"])
+    return str(configuration["global"]["scrape_interval"]), _jobs(configuration)
 
 
 def _canonical(interval: str) -> str:
@@ -118,8 +131,8 @@ def _canonical(interval: str) -> str:
     return text
 
 
-def _touch_prometheus(paths: Paths, scrape_interval: str) -> None:
-    digest = hashlib.sha256(scrape_interval.encode()).hexdigest()[:10]
+def _touch_prometheus(paths: Paths, manifests: str) -> None:
+    digest = hashlib.sha256(manifests.encode()).hexdigest()[:10]
     api.kubectl(
         paths,
         *("annotate", "pods", "--namespace=monitoring", "--selector=app=prometheus"),

@@ -131,6 +131,33 @@ async def test_flip_makes_two_stubs_disagree() -> None:
     assert answer.json()["outputs"][0]["data"] == [0]
 
 
+async def test_predictions_and_scores_are_counted_and_can_be_moved() -> None:
+    async with serving(FLIP_PERCENT=100, SCORE_SHIFT=1, SCORE_BUCKETS=4) as (client, _):
+        for _request in range(3):
+            await client.infer()
+        await client.ask("POST", "/fault", {"FLIP_PERCENT": 0, "SCORE_SHIFT": -1})
+        await client.infer()
+        metrics = (await client.ask("GET", "/metrics")).body
+    assert 'model_predictions_total{label="0"} 3\n' in metrics
+    assert 'model_predictions_total{label="1"} 1\n' in metrics
+    borders = [line for line in metrics.splitlines() if line.startswith("model_score_bucket")]
+    assert borders == [
+        'model_score_bucket{le="0.25"} 1',
+        'model_score_bucket{le="0.5"} 1',
+        'model_score_bucket{le="0.75"} 1',
+        'model_score_bucket{le="1.0"} 4',
+        'model_score_bucket{le="+Inf"} 4',
+    ]
+
+
+async def test_an_inference_that_fails_predicts_nothing() -> None:
+    async with serving(ERROR_PERCENT=100) as (client, _):
+        await client.infer()
+        metrics = (await client.ask("GET", "/metrics")).body
+    assert 'model_predictions_total{label="1"} 0\n' in metrics
+    assert "model_score_count 0\n" in metrics
+
+
 async def test_latency_is_felt_and_lands_in_its_bucket() -> None:
     async with serving(LATENCY_MS=15, SLOW_PERCENT=100, SLOW_MS=15) as (client, _):
         await client.infer()

@@ -7,12 +7,14 @@ run on one small node.
 
     GET  /v2/health/live   /v2/health/ready   /v2/models/{name}   /v2/models/{name}/ready
     POST /v2/models/{name}/infer                    (also …/versions/{version}/infer)
-    GET  /metrics          model_requests_total{code}, model_request_seconds (histogram)
+    GET  /metrics          model_requests_total{code}, model_request_seconds (histogram),
+                           model_predictions_total{label}, model_score (histogram)
     GET  /counts           {"200": 41, "500": 1}
     GET  /fault            what is set now;  POST /fault  {"ERROR_PERCENT": 20} sets it
 
 A model's answer is deterministic (the parity of the sum of its inputs), so that two stubs agree
-unless `FLIP_PERCENT` makes one of them differ.
+unless `FLIP_PERCENT` makes one of them differ. Its score is drawn evenly from 0 to 1, moved by
+`SCORE_SHIFT`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import override
 else:
@@ -83,6 +85,10 @@ class Settings:
     """Milliseconds added to slow inferences."""
     FLIP_PERCENT: float = 0.0
     """Share of answers that are the wrong way round: prediction drift, shadow disagreement."""
+    SCORE_SHIFT: float = 0.0
+    """Added to each score, which stays within 0 and 1: score drift."""
+    SCORE_BUCKETS: int = 10
+    """Buckets of the score histogram from 0 to 1; read at the start only."""
     READY_AFTER_SECONDS: float = 0.0
     """Not ready (503 everywhere but live) until so long after the start."""
     NEVER_READY: bool = False
@@ -145,6 +151,30 @@ class Response(NamedTuple):
     counted: bool = False
 
 
+class Histogram:
+    """Counts numbers by upper bounds."""
+
+    def __init__(self, name: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, number: float) -> None:
+        """Count a number."""
+        self._counts[bisect_left(self._bounds, number)] += 1
+        self._sum += number
+
+    def lines(self, text: str) -> list[str]:
+        """Render in the Prometheus text format."""
+        name, total = self._name, 0
+        lines = [f"# HELP {name} {text}", f"# TYPE {name} histogram"]
+        for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
+            total += count
+            lines.append(f'{name}_bucket{{le="{bound}"}} {total}')
+        return [*lines, f"{name}_sum {self._sum!r}", f"{name}_count {total}"]
+
+
 class Model:
     """The behaviour: settings, dice and counters; knows no sockets."""
 
@@ -156,8 +186,10 @@ class Model:
         self._now = now
         self._started = now()
         self._dice = _dice(settings)
-        self._buckets = [0] * (len(BUCKETS_SECONDS) + 1)
-        self._seconds_sum = 0.0
+        self._seconds = Histogram("model_request_seconds", BUCKETS_SECONDS)
+        count = settings.SCORE_BUCKETS
+        self._scores = Histogram("model_score", [(i + 1) / count for i in range(count)])
+        self._labels = [0, 0]
 
     @property
     def is_ready(self) -> bool:
@@ -184,8 +216,7 @@ class Model:
     def count(self, code: int, seconds: float) -> None:
         """Count an inference that was answered with `code` after `seconds`."""
         self.counts[code] = self.counts.get(code, 0) + 1
-        self._buckets[bisect_left(BUCKETS_SECONDS, seconds)] += 1
-        self._seconds_sum += seconds
+        self._seconds.observe(seconds)
 
     def metrics(self) -> str:
         """Render the counters in the Prometheus text format."""
@@ -198,15 +229,15 @@ class Model:
             for code, count in sorted(self.counts.items())
         ]
         lines += [
-            "# HELP model_request_seconds Time to answer an inference.",
-            "# TYPE model_request_seconds histogram",
+            "# HELP model_predictions_total Predictions, by what was predicted.",
+            "# TYPE model_predictions_total counter",
         ]
-        total = 0
-        for bound, count in zip((*BUCKETS_SECONDS, "+Inf"), self._buckets, strict=True):
-            total += count
-            lines.append(f'model_request_seconds_bucket{{le="{bound}"}} {total}')
-        lines.append(f"model_request_seconds_sum {self._seconds_sum!r}")
-        lines.append(f"model_request_seconds_count {total}")
+        lines += [
+            f'model_predictions_total{{label="{label}"}} {count}'
+            for label, count in enumerate(self._labels)
+        ]
+        lines += self._seconds.lines("Time to answer an inference.")
+        lines += self._scores.lines("How sure the model is.")
         return "\n".join(lines) + "\n"
 
     def _read(self, path: str) -> Response:
@@ -247,11 +278,14 @@ class Model:
             total = sum(sum(tensor["data"]) for tensor in document["inputs"])
         except (ValueError, KeyError, TypeError) as e:
             return _error(400, f"not an inference request: {e!r}")
+        label = (int(total) + flip) % 2
+        self._labels[label] += 1
+        self._scores.observe(min(max(self._dice.random() + self.settings.SCORE_SHIFT, 0.0), 1.0))
         tensor = {"name": "predict", "shape": [1], "datatype": "INT64"}
         answer = {
             "model_name": request.path.split("/")[3],
             "model_version": self.settings.MODEL_VERSION,
-            "outputs": [tensor | {"data": [(int(total) + flip) % 2]}],
+            "outputs": [tensor | {"data": [label]}],
         }
         return _json(answer | {"id": document["id"]} if "id" in document else answer)
 
