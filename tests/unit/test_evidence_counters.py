@@ -91,16 +91,70 @@ def test_is_covered_by_the_pod_that_was_scraped_the_longest_ago() -> None:
 
 def test_does_not_wait_for_a_pod_that_is_gone() -> None:
     fold = CounterFold(SINCE, canary_is_new=True)
-    fold.add([series([(101, 1), (102, 1)]), series([(110, 1), (118, 1)], pod="q")])
-    assert fold.covered_by(Side.STABLE) == 102_000
-    fold.add([series([(126, 1), (134, 1)], pod="q")])
-    assert fold.covered_by(Side.STABLE) == 134_000
+    fold.add([series([(101, 1), (107, 1)]), series([(117, 1), (125, 1)], pod="q")])
+    assert fold.covered_by(Side.STABLE) == 107_000
+    fold.add([series([(133, 1)], pod="q")])
+    assert fold.covered_by(Side.STABLE) == 133_000
+
+
+def test_a_pod_that_is_gone_does_not_come_back_when_another_misses_scrapes() -> None:
+    """Evidence that was taken in without it would have to be taken back."""
+    fold = CounterFold(SINCE, canary_is_new=True)
+    fold.add([series([(101, 1), (106, 1)]), series([(120, 1), (125, 1)], pod="q")])
+    assert fold.covered_by(Side.STABLE) == 125_000
+    fold.add([series([(130, 1), (190, 1)], pod="new")])
+    assert fold.spacing() == 60_000
+    assert fold.covered_by(Side.STABLE) == 190_000
+    fold.add([series([(191, 1)])])
+    assert fold.covered_by(Side.STABLE) == 190_000, "it is scraped again"
+    fold.add([series([(195, 1)], pod="new")])
+    assert fold.covered_by(Side.STABLE) == 191_000
 
 
 def test_takes_a_pod_with_one_sample_to_be_scraped_as_seldom_as_others() -> None:
     fold = CounterFold(SINCE, canary_is_new=True)
     fold.add([series([(110, 1), (140, 1)], pod="q"), series([(105, 1)])])
     assert fold.covered_by(Side.STABLE) == 105_000
+
+
+def test_counts_a_canary_pod_from_its_first_sample_on_wherever_that_lies() -> None:
+    early, late = [(90, 0), (101, 7)], [(150, 9), (155, 12)]
+    both = [series(early, side=Side.CANARY), series(late, side=Side.CANARY, pod="q")]
+    assert total(both) == 7 + 12
+
+
+def test_a_canarys_first_sample_marks_no_whole_interval() -> None:
+    fold = CounterFold(SINCE, canary_is_new=True)
+    increments = fold.add([series([(101, 7), (102, 9)], side=Side.CANARY)])
+    assert [(one.amount, one.partial) for one in increments] == [(7, True), (2, False)]
+
+
+@pytest.mark.parametrize(
+    ("side", "samples", "counted"),
+    [
+        (Side.CANARY, [(101, 7), (110, 9), (112, 12)], 3),
+        (Side.CANARY, [(90, 0), (101, 7), (110, 9), (111, 13), (112, 14)], 5),
+        (Side.CANARY, [(150, 7), (160, 8), (161, 9)], 1),
+        (Side.STABLE, [(150, 7), (160, 8), (161, 9)], 1),
+        (Side.STABLE, [(50, 7), (60, 8), (61, 10), (101, 13)], 5),
+    ],
+)
+def test_leaves_out_what_a_pod_counts_while_it_warms_up(
+    side: Side, samples: list[tuple[int, float]], counted: int
+) -> None:
+    assert total([series(samples, side=side)], warmup=10_000) == counted
+
+
+def test_a_pod_that_is_old_is_warm_in_probation() -> None:
+    old = [series([(80, 7), (99, 9), (101, 12)], side=Side.CANARY)]
+    assert total(old, canary_is_new=False, warmup=10_000) == 3
+
+
+def test_a_count_adds_what_its_series_says() -> None:
+    fold = CounterFold(SINCE, canary_is_new=True)
+    bucket = {"0.5": 1, "1": -1}
+    (one,) = fold.add([Series(Side.STABLE, "p", "le=0.5", bucket, [(99_000, 1), (101_000, 4)])])
+    assert (one.amount, one.adds) == (3, bucket)
 
 
 @st.composite

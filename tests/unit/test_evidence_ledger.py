@@ -64,6 +64,7 @@ class Pod:
             ((-60_000, 300_000),) * 3 + ((40_000, 300_000), (-60_000, 150_000))
         )
         self.samples: list[tuple[int, int, int]] = []
+        lossy, loses_from = rng.choice((0.1, 0.1, 0.6)), rng.randrange(300_000)
         requests = errors = 0
         for at in range(begins + rng.randrange(interval), ends, interval):
             if side is Side.STABLE or at > 0:
@@ -74,7 +75,7 @@ class Pod:
                 )
             if rng.random() < 0.02:
                 requests = errors = 0
-            if rng.random() > 0.1:
+            if rng.random() > (lossy if at > loses_from else 0.1):
                 self.samples.append((SINCE + at, requests, errors))
 
     def between(self, start: int, end: int) -> list[Series]:

@@ -231,7 +231,8 @@ class CounterFold:
 
         A pod is still scraped when its silence is short against the newest sample, not against a
         clock: all samples alike may be old (Prometheus was away), and nothing is dropped for it.
-        A pod with one sample is taken to be scraped as seldom as the others.
+        By its own interval, so that a pod which is gone does not come back when another misses
+        scrapes. One with a single sample is taken to be scraped as seldom as the others.
         """
         reach = _Reach()
         if not self._pods:
@@ -239,9 +240,9 @@ class CounterFold:
         for (side, _), pod in self._pods.items():
             reach.newest[side] = max(reach.newest.get(side, 0), pod.last)
         newest = reach.newest[None] = max(reach.newest.values())
-        silence = silence_after(max(pod.spacing for pod in self._pods.values()))
+        longest = max(pod.spacing for pod in self._pods.values())
         for (side, _), pod in self._pods.items():
-            if newest - pod.last <= silence:
+            if newest - pod.last <= silence_after(pod.spacing or longest):
                 reach.covered[side] = min(reach.covered.get(side, pod.last), pod.last)
                 reach.spacing = max(reach.spacing, pod.spacing)
         return reach
