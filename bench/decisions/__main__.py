@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "operator"))
 
-from bench.decisions import drift_tables, published, tables
+from bench.decisions import drift_tables, plots, published, tables
 from bench.decisions.rows import Table, render, summary
 from bench.decisions.runner import Sizes, play
 
@@ -33,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there, too")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the pictures there, too")
     parser.add_argument("--list", action="store_true", help="list tables and rows, and stop")
     asked = parser.parse_args()
     chosen = select(asked.only)
@@ -43,11 +44,14 @@ def main() -> None:
     compared = not asked.only or any(text in DOCUMENTS for text in asked.only)
     cases = [case for table in chosen for case in table.cases()]
     cases += [figure.case for figure in published.figures()] if compared else []
+    cases += plots.cases() if asked.plots else []
     results = play(cases, Sizes(asked.runs, asked.threshold_runs), asked.jobs)
     for table in chosen:
         print(render(table, results))
     if compared:
         print(published.compare(results))
+    if asked.plots:
+        plots.draw(results, asked.plots)
     if asked.json:
         known = {case.key: case for case in cases}
         numbers = [summary(known[key], results[key]) for key in sorted(results)]

@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 
-from bench.decisions.drift_traffic import DriftBatch
+from bench.decisions.drift_traffic import SCRAPE_S, DriftBatch
+from bench.decisions.judging import Decisions, Flags, Floats, Ints
 from bench.decisions.thresholds import windows
-from bench.decisions.traffic import Decisions, Flags, Floats, Ints
 
 EMPTY: Final = 1e-4
 """What an empty bin is taken for."""
@@ -45,11 +45,11 @@ class Windowed:
 
     def decide(self, batch: DriftBatch, runs: int) -> Decisions:
         """Judge."""
-        every = round(self.every_s / batch.scene.tick_s)
-        ticks = batch.canary.shape[-1]
-        window = ticks if math.isinf(self.window_s) else round(self.window_s / batch.scene.tick_s)
-        canary = windows(batch.canary[:runs], every, window)
-        stable = windows(batch.stable[:runs], every, window)
+        totals = batch.marks()
+        marks = totals[0].shape[-1]
+        every = round(self.every_s / SCRAPE_S)
+        window = marks if math.isinf(self.window_s) else round(self.window_s / SCRAPE_S)
+        canary, stable = (windows(total[:runs], every, window) for total in totals)
         ends = every * (1 + np.arange(canary.shape[-1]))
         full = (ends >= window) | math.isinf(self.window_s)
         failed = self._failed(canary, stable) & full

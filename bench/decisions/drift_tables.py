@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from bench.decisions.drift_rules import (
@@ -18,13 +19,15 @@ from bench.decisions.drift_traffic import (
     BUCKETS,
     DriftBatch,
     DriftScene,
+    Moved,
     normal_scores,
     skewed_labels,
 )
 from bench.decisions.drift_traffic import psi as index_of
+from bench.decisions.judging import Floats, Rule
 from bench.decisions.rows import Cell, Row, Show, Table
 from bench.decisions.runner import Case
-from bench.decisions.traffic import Floats, Rule
+from bench.decisions.shipped import DriftPolicy, ShippedDrift
 
 SHIFTS: Final = (0.0, 0.3, 0.5, 1.0)
 INDICES: Final = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -50,7 +53,10 @@ EVERY_MINUTE: Final = (
 )  # fmt: skip
 """As in the study: each minute, from the first full window on."""
 
-SHIPPED: Final[tuple[Rule[DriftBatch], ...]] = ()
+SHIPPED: Final = (
+    ShippedDrift("Crossfade, minEffect 0.1 (default)", DriftPolicy()),
+    ShippedDrift("Crossfade, minEffect 0.2", DriftPolicy(min_effect=0.2)),
+)
 """Crossfade's rules on drift."""
 
 
@@ -86,6 +92,31 @@ def tables() -> Iterator[Table]:
             [(f"PSI {index:g}", skewed(index, weight)) for index in INDICES],
         )
 
+    yield _inputs()
+
+
+def _inputs() -> Table:
+    """Return inputs that move for both versions, and what a reference makes of it."""
+    elsewhere, usual = (tuple(map(float, one)) for one in normal_scores(1.0))
+    worse = tuple(map(float, normal_scores(0.5)[0]))
+    same = DriftScene("inputs move by 1 for 5 min", usual, usual, moved=Moved(600, 300, elsewhere))
+    scenes = [
+        ("the same, scraped at once", same),
+        ("scraped apart", replace(same, name=f"{same.name}, apart", aligned=False)),
+        ("for good, scraped apart", DriftScene(
+            "inputs move by 1 for good, apart", usual, usual, moved=Moved(600, 1200, elsewhere),
+            aligned=False)),
+        ("no move, canary shifted by 0.5, apart", DriftScene(
+            "shift 0.5, apart", worse, usual, aligned=False)),
+    ]  # fmt: skip
+    referred = ShippedDrift(f"{SHIPPED[0].name}, reference", DriftPolicy(reference=usual))
+    return _table(
+        "drift of inputs",
+        "Normal scores; the mean of both versions' scores moves by 1 at minute 10.",
+        (SHIPPED[0], referred, *EVERY_LOOK),
+        scenes,
+    )
+
 
 def _shift_name(shift: float) -> str:
     return f"shift {shift:g} (PSI {index_of(*normal_scores(shift)):.2g})"
@@ -100,7 +131,7 @@ def _table(
     rows = []
     for rule in rules:
         cells = [
-            Cell(Case(scene, rule), Show.FALSE if scene.canary == scene.stable else Show.FOUND)
+            Cell(Case(scene, rule), Show.FALSE if scene.healthy else Show.FOUND)
             for _, scene in scenes
         ]
         rows.append(Row(rule.name, tuple(cells)))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 
-from bench.decisions.traffic import CHUNK, Floats, Ints
+from bench.decisions.judging import CHUNK, Floats, Ints
+from bench.decisions.traffic import HISTORY_S
 
 BUCKETS: Final = 10
+
+SCRAPE_S: Final = 10.0
+"""The distance of scrapes and of looks."""
 
 BISECTIONS: Final = 60
 
@@ -29,8 +34,11 @@ def normal_scores(shift: float) -> tuple[Floats, Floats]:
     """Return (canary, stable): stable's deciles of a normal score, canary's mean shifted."""
     normal = NormalDist()
     borders = [normal.inv_cdf(k / BUCKETS) for k in range(1, BUCKETS)]
-    below = np.array([0.0, *(normal.cdf(b - shift) for b in borders), 1.0])
-    return np.diff(below), np.full(BUCKETS, 1 / BUCKETS)
+    canary, stable = (
+        np.diff(np.array([0.0, *(normal.cdf(b - mean) for b in borders), 1.0]))
+        for mean in (shift, 0.0)
+    )
+    return canary, stable
 
 
 def skewed_labels(index: float) -> tuple[Floats, Floats]:
@@ -56,6 +64,15 @@ def skewed_labels(index: float) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The inputs of both versions are others for a time."""
+
+    start_s: float
+    seconds: float
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DriftScene:
     """One rollout whose predictions are looked at."""
 
@@ -66,36 +83,78 @@ class DriftScene:
     weight: float = 0.1
     requests_per_second: float = 20.0
     minutes: float = 30.0
-    tick_s: float = 10.0
-    """Also the distance of scrapes and looks."""
+    moved: Moved | None = None
+    aligned: bool = True
+    """Scraped each 10 s, at the moment of the look; else each version at its own phase."""
     onset_s: float = 0.0
+
+    @property
+    def healthy(self) -> bool:
+        """Both versions are the same."""
+        return self.canary == self.stable
+
+    @property
+    def tick_s(self) -> float:
+        """The grain of time."""
+        return SCRAPE_S if self.aligned else 1.0
 
     def simulate(self, chunk: int) -> DriftBatch:
         """Draw ``CHUNK`` runs, the same ones each time."""
-        rng = np.random.default_rng([zlib.crc32(self.name.encode()), chunk])
-        ticks = math.floor(self.minutes * 60 / self.tick_s)
-        per_tick = self.requests_per_second * self.tick_s
+        seed = (zlib.crc32(self.name.encode()), chunk)
+        rng = np.random.default_rng(seed)
+        canary = self._draw(rng, self.canary, self.weight, 0.0)
+        history = self._draw(rng, self.stable, 1.0, -HISTORY_S)[..., : self._ticks(HISTORY_S)]
+        stable = self._draw(rng, self.stable, 1 - self.weight, 0.0)
+        return DriftBatch(self, history, canary, stable, (*seed, 1))
 
-        def draw(shares: tuple[float, ...], weight: float) -> Ints:
-            mean = per_tick * weight * np.array(shares)[:, None]
-            counts = rng.poisson(mean, (CHUNK, len(shares), ticks))
-            return np.pad(np.cumsum(counts, axis=2), ((0, 0), (0, 0), (1, 0)))
+    def _ticks(self, seconds: float) -> int:
+        return round(seconds / self.tick_s)
 
-        return DriftBatch(self, draw(self.canary, self.weight), draw(self.stable, 1 - self.weight))
+    def _draw(
+        self, rng: np.random.Generator, shares: tuple[float, ...], weight: float, start_s: float
+    ) -> Ints:
+        """Return counts by run, bucket and tick from a time on."""
+        ends = start_s + self.tick_s * (1 + np.arange(self._ticks(60 * self.minutes - start_s)))
+        now = np.repeat(np.array(shares)[:, None], len(ends), axis=1)
+        if self.moved:
+            start, end = self.moved.start_s, self.moved.start_s + self.moved.seconds
+            now[:, (ends > start) & (ends <= end)] = np.array(self.moved.shares)[:, None]
+        mean = self.requests_per_second * self.tick_s * weight * now
+        counts: Ints = rng.poisson(mean, (CHUNK, *now.shape))
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramSamples:
+    """What Prometheus has of one version's counters, oldest first."""
+
+    canary: bool
+    at_ms: list[int]
+    counts: list[list[int]]
+    """By bucket."""
 
 
 @dataclass(frozen=True)
 class DriftBatch:
-    """Some runs: cumulative counts by run, bucket and tick, the first tick at 0."""
+    """Some runs: counts by run, bucket and tick."""
 
     scene: DriftScene
+    history: Ints = field(repr=False)
+    """Stable's before the canary's first request."""
     canary: Ints = field(repr=False)
     stable: Ints = field(repr=False)
+    scrape_seed: tuple[int, ...]
 
     @property
     def runs(self) -> int:
         """How many there are."""
         return len(self.canary)
+
+    def marks(self) -> tuple[Ints, Ints]:
+        """Return cumulative counts, of canary and stable, at every scrape of 10 s from 0 on."""
+        step = round(SCRAPE_S / self.scene.tick_s)
+        canary, stable = (_total(counts)[..., ::step] for counts in (self.canary, self.stable))
+        return canary, stable
 
     def bad_until(self, at_s: Floats) -> Ints:
         """Return 0: no answer of a model that drifts is bad by itself."""
@@ -104,3 +163,25 @@ class DriftBatch:
     def first_bad_s(self) -> Floats:
         """Return infinity for each run."""
         return np.full(self.runs, math.inf)
+
+    def samples(self) -> Iterator[tuple[HistogramSamples, HistogramSamples]]:
+        """Yield, run by run, what Prometheus has of canary and stable: the same each time."""
+        rng = np.random.default_rng(self.scrape_seed)
+        for run in range(self.runs):
+            quiet = np.zeros_like(self.history[run])
+            canary = np.concatenate([quiet, self.canary[run]], axis=1)
+            stable = np.concatenate([self.history[run], self.stable[run]], axis=1)
+            yield self._scrape(canary, rng, canary=True), self._scrape(stable, rng, canary=False)
+
+    def _scrape(self, counts: Ints, rng: np.random.Generator, *, canary: bool) -> HistogramSamples:
+        phase = SCRAPE_S if self.scene.aligned else rng.random() * SCRAPE_S
+        at = np.arange(phase - HISTORY_S, self.scene.minutes * 60 + 1e-9, SCRAPE_S)
+        ticks = np.floor((at + HISTORY_S) / self.scene.tick_s + 1e-9).astype(np.int64)
+        at_ms = np.rint(1000 * at).astype(np.int64)
+        return HistogramSamples(canary, at_ms.tolist(), _total(counts)[:, ticks].tolist())
+
+
+def _total(counts: Ints) -> Ints:
+    """Return cumulative counts over the last axis, from 0."""
+    before = [(0, 0)] * (counts.ndim - 1)
+    return np.pad(np.cumsum(counts, axis=-1), (*before, (1, 0)))

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from bench.decisions.traffic import Flags, Floats, Ints
+from bench.decisions.judging import Flags, Floats, Ints
 
 CONFIDENCE: Final = 0.95
 """Of the two-sided Clopper-Pearson interval."""

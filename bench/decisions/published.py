@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from bench.decisions.drift_tables import EVERY_LOOK, EVERY_MINUTE, INDICES, SHIFTS, normal, skewed
+from bench.decisions.judging import Rule
 from bench.decisions.numbers import Runs, quantile
 from bench.decisions.rows import Results, percent, seconds
 from bench.decisions.runner import Case
@@ -29,7 +30,7 @@ from bench.decisions.thresholds import (
     flagger,
     sensible_limit,
 )
-from bench.decisions.traffic import Batch, Rule
+from bench.decisions.traffic import Batch
 
 ERRORS_OF_CHANCE: Final = 3.5
 """Standard errors of a difference that chance is held for, over the 300 or so figures."""

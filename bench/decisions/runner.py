@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.decisions.judging import CHUNK, Drawable, Drawn, Floats, Ints, Rule
 from bench.decisions.numbers import Runs
-from bench.decisions.traffic import CHUNK, Drawable, Drawn, Floats, Ints, Rule
 
 SAY_EVERY_S: Final = 20.0
 """How often progress is said."""

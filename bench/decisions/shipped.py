@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
-from bench.decisions.traffic import Batch, Decisions, PodSamples, Scene
-from crossfade.evidence.counters import BAD, REQUESTS, Series, Side
+from bench.decisions.drift_traffic import SCRAPE_S, DriftBatch, DriftScene, HistogramSamples
+from bench.decisions.judging import Decisions
+from bench.decisions.traffic import Batch, PodSamples, Scene
+from crossfade.evidence.counters import BAD, CATEGORY, REQUESTS, Series, Side
+from crossfade.evidence.drift import DriftTests, drift_evidence, judge_drift
 from crossfade.evidence.kernel import Tolerance
-from crossfade.evidence.ledger import Ledger
+from crossfade.evidence.ledger import Ledger, Tests
 from crossfade.evidence.rates import Limits, RateTests
 from crossfade.evidence.rules import Asked, evidence_of, judge
 from crossfade.evidence.verdicts import Evidence, Verdict
 
+T = TypeVar("T", bound=Tests)
+
 SINCE_MS: Final = 1_700_000_000_000
 """The canary's first request; samples are from before and after."""
+
+NAMES_STEP: Final = 7
+"""Prime to the number of buckets."""
 
 MIN_REQUESTS: Final = 50
 """What a step asks for. It decides between healthy and not enough data, never about harm."""
@@ -52,13 +60,25 @@ class Policy:
         return Limits(self.share, tolerance)
 
 
-@dataclass(slots=True)
-class _Look:
-    """One look at one rollout."""
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """What a user would write about a distribution."""
+
+    min_effect: float = 0.1
+    """minEffect, a PSI."""
+    reference: tuple[float, ...] | None = None
+    """Shares of the buckets that are expected; None: only stable is compared with."""
+    false_rollback_rate: float = 0.01
+    """falseRollbackRate, of the whole rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at one metric said."""
 
     at_s: float
-    verdicts: list[Verdict]
-    evidence: list[Evidence]
+    verdict: Verdict
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,52 +91,69 @@ class Shipped:
 
     def decide(self, batch: Batch, runs: int) -> Decisions:
         """Judge run by run."""
-        harm, held = np.full(runs, math.inf), np.zeros(runs)
-        for run, pods in enumerate(islice(batch.samples(), runs)):
-            for look in looks(batch.scene, self.policy, pods):
-                if Verdict.HARM in look.verdicts:
-                    harm[run] = look.at_s
-                    break
-                if Verdict.UNAVAILABLE in look.verdicts:
-                    held[run] += batch.scene.look_s
-        return Decisions(harm, held)
-
-
-@dataclass(slots=True)
-class _Reader:
-    """Hands out the samples of one pod, each once."""
-
-    side: Side
-    name: str
-    at_ms: list[int]
-    requests: list[tuple[int, float]]
-    bad: list[list[tuple[int, float]]]
-    given: int = field(default=0)
-
-    @classmethod
-    def of(cls, pod: PodSamples) -> _Reader:
-        """Begin with none handed out."""
-        at = [SINCE_MS + ms for ms in pod.at_ms]
-        return cls(
-            Side.CANARY if pod.canary else Side.STABLE,
-            pod.name,
-            at,
-            list(zip(at, map(float, pod.requests), strict=True)),
-            [list(zip(at, map(float, one), strict=True)) for one in pod.bad],
+        return _play(
+            (looks(batch.scene, self.policy, pods) for pods in islice(batch.samples(), runs)),
+            batch.scene.look_s,
+            runs,
         )
 
-    def until(self, now_ms: int) -> list[list[Series]]:
-        """Return what is new, for each metric."""
-        start, self.given = self.given, bisect_right(self.at_ms, now_ms)
-        new = slice(start, self.given)
-        requests = Series(self.side, self.name, "requests", {REQUESTS: 1}, self.requests[new])
-        return [
-            [requests, Series(self.side, self.name, "bad", {BAD: 1}, one[new])] for one in self.bad
-        ]
+
+@dataclass(frozen=True, slots=True)
+class ShippedDrift:
+    """Crossfade's rule on a distribution."""
+
+    name: str
+    policy: DriftPolicy
+    slow: bool = True
+
+    def decide(self, batch: DriftBatch, runs: int) -> Decisions:
+        """Judge run by run."""
+        return _play(
+            (drift_looks(batch.scene, self.policy, v) for v in islice(batch.samples(), runs)),
+            SCRAPE_S,
+            runs,
+        )
 
 
-def looks(scene: Scene, policy: Policy, pods: list[PodSamples]) -> Iterator[_Look]:
-    """Yield every look at a rollout, harm or not."""
+def _play(rollouts: Iterable[Iterator[list[Look]]], look_s: float, runs: int) -> Decisions:
+    """Go through looks up to the first harm."""
+    harm, held = np.full(runs, math.inf), np.zeros(runs)
+    for run, rollout in enumerate(rollouts):
+        for look in rollout:
+            verdicts = {one.verdict for one in look}
+            if Verdict.HARM in verdicts:
+                harm[run] = look[0].at_s
+                break
+            if Verdict.UNAVAILABLE in verdicts:
+                held[run] += look_s
+    return Decisions(harm, held)
+
+
+class _Reader:
+    """Hands out the samples of one counter, each once."""
+
+    def __init__(
+        self,
+        side: Side,
+        pod: str,
+        key: str,
+        adds: dict[str, int],
+        at_ms: list[int],
+        values: list[int],
+    ) -> None:
+        self._parts = side, pod, key, adds
+        self._at_ms = [SINCE_MS + ms for ms in at_ms]
+        self._samples = list(zip(self._at_ms, map(float, values), strict=True))
+        self._given = 0
+
+    def until(self, now_ms: int) -> Series:
+        """Return what is new."""
+        start, self._given = self._given, bisect_right(self._at_ms, now_ms)
+        return Series(*self._parts, self._samples[start : self._given])
+
+
+def looks(scene: Scene, policy: Policy, pods: list[PodSamples]) -> Iterator[list[Look]]:
+    """Yield every look at every metric of a rollout, harm or not."""
     limits = policy.limits
     ledgers = [
         Ledger(
@@ -127,36 +164,87 @@ def looks(scene: Scene, policy: Policy, pods: list[PodSamples]) -> Iterator[_Loo
         )
         for _ in range(scene.metrics)
     ]
-    readers = [_Reader.of(pod) for pod in pods]
-    needed = math.log(scene.metrics * limits.tests / policy.false_rollback_rate)
-    for look in range(1, math.floor(scene.minutes * 60 / scene.look_s) + 1):
-        now_ms = SINCE_MS + round(1000 * look * scene.look_s)
-        verdicts, evidence = [], []
-        for ledger, series in zip(
-            ledgers, zip(*(r.until(now_ms) for r in readers), strict=True), strict=True
-        ):
-            ledger.add([one for of_pod in series for one in of_pod])
-            tests, seen = ledger.standing(), ledger.seen()
-            tests.close()
-            asked = Asked(
-                now_ms,
-                in_force=True,
-                answered=ledger.answered(SINCE_MS),
-                min_requests=MIN_REQUESTS,
-                log_needed=needed,
-            )
-            verdicts.append(judge(tests, seen, limits, asked)[0])
-            evidence.append(evidence_of(tests, asked))
-        yield _Look(look * scene.look_s, verdicts, evidence)
-
-
-def trace(scene: Scene, policy: Policy, run: int) -> list[tuple[float, float, float]]:
-    """Return (second, log e, log of the threshold) of each look at the first metric of a run."""
-    pods = next(islice(scene.simulate(0).samples(), run, None))
-    return [
-        (look.at_s, look.evidence[0].log_e, look.evidence[0].log_needed)
-        for look in looks(scene, policy, pods)
+    readers = [
+        [reader for pod in pods for reader in _of_pod(pod, metric)]
+        for metric in range(scene.metrics)
     ]
+    needed = math.log(scene.metrics * limits.tests / policy.false_rollback_rate)
+    for at_s, now_ms in _times(scene.minutes, scene.look_s):
+        found = []
+        for ledger, of_metric in zip(ledgers, readers, strict=True):
+            ledger.add([reader.until(now_ms) for reader in of_metric])
+            tests = ledger.standing()
+            tests.close()
+            asked = _asked(ledger, now_ms, needed)
+            verdict, _ = judge(tests, ledger.seen(), limits, asked)
+            found.append(Look(at_s, verdict, evidence_of(tests, asked)))
+        yield found
+
+
+def drift_looks(
+    scene: DriftScene, policy: DriftPolicy, versions: tuple[HistogramSamples, HistogramSamples]
+) -> Iterator[list[Look]]:
+    """Yield every look at the distribution of a rollout, harm or not."""
+    names = _names(len(scene.stable))
+    reference = None
+    if policy.reference is not None:
+        reference = dict(zip(names, policy.reference, strict=True))
+    ledger = Ledger(DriftTests(reference, has_stable=True), SINCE_MS, has_stable=True)
+    readers = [
+        _Reader(_side(one.canary), _side(one.canary).value, name, adds, one.at_ms, counts)
+        for one in versions
+        for name, counts in zip(names, one.counts, strict=True)
+        for adds in [{REQUESTS: 1, CATEGORY + name: 1}]
+    ]
+    needed = math.log(1 / policy.false_rollback_rate)
+    for at_s, now_ms in _times(scene.minutes, SCRAPE_S):
+        ledger.add([reader.until(now_ms) for reader in readers])
+        tests = ledger.standing()
+        tests.close()
+        asked = _asked(ledger, now_ms, needed)
+        verdict, _, _ = judge_drift(tests, ledger.seen(), asked, policy.min_effect)
+        yield [Look(at_s, verdict, drift_evidence(tests, asked))]
+
+
+def trace(scene: Scene, policy: Policy, run: int) -> list[Look]:
+    """Return every look at the first metric of a run."""
+    pods = next(islice(scene.simulate(0).samples(), run, None))
+    return [look[0] for look in looks(scene, policy, pods)]
+
+
+def _of_pod(pod: PodSamples, metric: int) -> list[_Reader]:
+    side = _side(pod.canary)
+    return [
+        _Reader(side, pod.name, "requests", {REQUESTS: 1}, pod.at_ms, pod.requests),
+        _Reader(side, pod.name, "bad", {BAD: 1}, pod.at_ms, pod.bad[metric]),
+    ]
+
+
+def _side(canary: bool) -> Side:
+    return Side.CANARY if canary else Side.STABLE
+
+
+def _names(buckets: int) -> list[str]:
+    """Return names of the buckets whose order in the alphabet is not that of the buckets.
+
+    Else a drift from the first to the last would be just what the shipped rule expects of numbers.
+    """
+    return [chr(ord("a") + place * NAMES_STEP % buckets) for place in range(buckets)]
+
+
+def _times(minutes: float, look_s: float) -> Iterator[tuple[float, int]]:
+    for look in range(1, math.floor(minutes * 60 / look_s) + 1):
+        yield look * look_s, SINCE_MS + round(1000 * look * look_s)
+
+
+def _asked(ledger: Ledger[T], now_ms: int, needed: float) -> Asked:
+    return Asked(
+        now_ms,
+        in_force=True,
+        answered=ledger.answered(SINCE_MS),
+        min_requests=MIN_REQUESTS,
+        log_needed=needed,
+    )
 
 
 STABLE_DEFAULT: Final = Policy(ratio=1.1, slack=0.001)

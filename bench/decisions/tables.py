@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
+from bench.decisions.judging import Rule
 from bench.decisions.rows import Cell, Row, Show, Table
 from bench.decisions.runner import Case
 from bench.decisions.shipped import STABLE_DEFAULT, STRICT, Policy, Shipped, both, limit
@@ -18,7 +19,7 @@ from bench.decisions.thresholds import (
     flagger,
     sensible_limit,
 )
-from bench.decisions.traffic import Batch, Burst, ColdStart, Incident, Rule, Scene
+from bench.decisions.traffic import Batch, Burst, ColdStart, Incident, Scene
 
 SPLITS: Final = (0.05, 0.1, 0.25, 0.5)
 BASES: Final = (0.001, 0.01, 0.05)
@@ -157,6 +158,12 @@ def detection() -> Iterator[Table]:
 # Beyond.
 
 BURST: Final = Burst(every_s=60, seconds=3, rate=0.5)
+FIRST_BURST: Final = Burst(every_s=60, seconds=3, rate=0.5, first_s=1)
+"""Also where what stable counted of it begins before the canary's first request."""
+
+ONE_BURST: Final = Incident(start_s=1, seconds=3, factor=50)
+"""The same, and nothing like it was ever seen before."""
+
 INCIDENT: Final = Incident(start_s=600, seconds=120, factor=10)
 
 APART: Final = Scene("1 %, scraped apart", pods=(2, 3))
@@ -174,6 +181,8 @@ def shared_failures() -> Table:
     rows = []
     failures: list[tuple[str, Changes]] = [
         ("bursts, 50 % for 3 s each minute", {"burst": BURST}),
+        ("bursts from second 1 on", {"burst": FIRST_BURST}),
+        ("one burst in second 1", {"incident": ONE_BURST}),
         ("incident, 10 x for 2 min", {"incident": INCIDENT}),
     ]
     for what, changes in failures:
@@ -327,6 +336,8 @@ def healthy_fast() -> Table:
             ("2 %, the limit itself", {"canary_rate": 0.02, "stable_rate": 0.02}),
             ("both at 10 % for 2 min", {"incident": INCIDENT}),
             ("both at 50 % for 3 s each minute", {"burst": BURST}),
+            ("the same from second 1 on", {"burst": FIRST_BURST}),
+            ("one such burst in second 1", {"incident": ONE_BURST}),
         ]
         for name, changes in lines:
             scene = base.but(name, **changes)

@@ -22,7 +22,8 @@ from typing import Final
 
 import numpy as np
 
-from bench.decisions.traffic import Batch, Decisions, Flags, Floats, Ints
+from bench.decisions.judging import Decisions, Flags, Floats, Ints
+from bench.decisions.traffic import Batch
 
 NORMAL_98: Final = 2.3263478740408408
 """The 99 % quantile of the normal distribution: a two-sided 98 % interval."""

@@ -26,81 +26,17 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-
-CHUNK: Final = 50
-"""Runs that are drawn together. A run's traffic depends on its scene and its number only."""
+from bench.decisions.judging import CHUNK, Floats, Ints
 
 HISTORY_S: Final = 300
 """What is scraped before the canary gets its first request: what the operator reads of it."""
 
 FINE_TICK_UP_TO_S: Final = 2.0
 """Scrapes or looks at least this often get ticks of half a second."""
-
-
-class Drawn(Protocol):
-    """Some runs of some scene."""
-
-    @property
-    def runs(self) -> int:
-        """How many there are."""
-
-    def bad_until(self, at_s: Floats) -> Ints:
-        """Return, for each run, the canary's bad answers from the onset to a time of its own."""
-
-    def first_bad_s(self) -> Floats:
-        """Return, for each run, when the first bad answer from the onset on came, or infinity."""
-
-
-D_co = TypeVar("D_co", bound=Drawn, covariant=True)
-D_contra = TypeVar("D_contra", bound=Drawn, contravariant=True)
-
-
-class Drawable(Protocol[D_co]):
-    """A scene of any kind."""
-
-    @property
-    def name(self) -> str:
-        """Unique among scenes; the seed depends on it."""
-
-    @property
-    def onset_s(self) -> float:
-        """From when the canary is worse."""
-
-    def simulate(self, chunk: int) -> D_co:
-        """Draw ``CHUNK`` runs, the same ones each time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """What a rule did in each run."""
-
-    harm_s: Floats
-    """When it called harm; infinite: never."""
-    held_s: Floats
-    """For how long it had no answer. 0 for rules that know no such thing."""
-
-
-class Rule(Protocol[D_contra]):
-    """Something that calls harm, or does not."""
-
-    @property
-    def name(self) -> str:
-        """For the tables; unique among the rules of a scene."""
-
-    @property
-    def slow(self) -> bool:
-        """It costs much more than the traffic, so it gets fewer runs."""
-
-    def decide(self, batch: D_contra, runs: int) -> Decisions:
-        """Judge the first runs of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +56,8 @@ class Burst:
     every_s: float
     seconds: float
     rate: float
+    first_s: float | None = None
+    """When one begins after the canary's first request; None: at another time in each run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,29 +116,14 @@ class Scene:
         rng = np.random.default_rng(seed)
         tick = self.tick_s
         before = round(HISTORY_S / tick)
-        ends: Floats = tick * np.arange(1, round(self.minutes * 60 / tick) + 1, dtype=np.float64)
+        ends = tick * np.arange(1 - before, round(self.minutes * 60 / tick) + 1, dtype=np.float64)
         weights = np.array(self.weights)[(((ends - tick) // 60) % len(self.weights)).astype(int)]
-        canary_rate, stable_rate = _rates(self, ends)
+        weights[:before] = 0
         per_tick = self.requests_per_second * tick
+        canary_rate, stable_rate = _rates(self, ends, rng)
         canary = _Arm(self, self.pods[0], per_tick * weights, canary_rate)
-        stable = _Arm(
-            self,
-            self.pods[1],
-            np.concatenate([np.full(before, per_tick), per_tick * (1 - weights)]),
-            np.concatenate([np.full(before, self.stable_rate), stable_rate]),
-        )
-        quiet = ((0, 0), (0, 0), (before, 0))
-        canary_requests, canary_bad = canary.draw(rng)
-        stable_requests, stable_bad = stable.draw(rng)
-        return Batch(
-            self,
-            before,
-            np.pad(canary_requests, quiet),
-            np.pad(canary_bad, ((0, 0), *quiet)),
-            stable_requests,
-            stable_bad,
-            (*seed, 1),
-        )
+        stable = _Arm(self, self.pods[1], per_tick * (1 - weights), stable_rate)
+        return Batch(self, before, *canary.draw(rng), *stable.draw(rng), (*seed, 1))
 
     def but(self, said: str = "", /, **changes: Any) -> Scene:
         """Return a scene that differs, named for how; itself when it does not differ."""
@@ -311,8 +234,8 @@ class Counts:
     stable_bad: Ints
 
 
-def _rates(scene: Scene, ends: Floats) -> tuple[Floats, Floats]:
-    """Return the rates of canary and stable in the ticks that end at some times."""
+def _rates(scene: Scene, ends: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return the rates of canary and stable in ticks that end at some times, by run or for all."""
     canary = np.where(ends > scene.onset_s, scene.canary_rate, scene.stable_rate)
     stable = np.full_like(ends, scene.stable_rate)
     if scene.cold:
@@ -323,11 +246,12 @@ def _rates(scene: Scene, ends: Floats) -> tuple[Floats, Floats]:
         factor = np.where(hit, scene.incident.factor, 1.0)
         canary, stable = np.minimum(canary * factor, 1), np.minimum(stable * factor, 1)
     if scene.burst:
-        # From the second second of a minute, so that a burst is not cut by aligned scrapes.
-        since = (ends - scene.tick_s - 1) % scene.burst.every_s
+        first = scene.burst.first_s
+        when = rng.random(CHUNK) * scene.burst.every_s if first is None else np.full(CHUNK, first)
+        since = (ends - scene.tick_s - np.floor(when)[:, None]) % scene.burst.every_s
         shared = np.where(since < scene.burst.seconds, scene.burst.rate, 0.0)
         canary, stable = np.maximum(canary, shared), np.maximum(stable, shared)
-    return canary, stable
+    return np.atleast_2d(canary), np.atleast_2d(stable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,13 +263,14 @@ class _Arm:
     mean: Floats
     """Requests by tick."""
     rate: Floats
+    """By run, or one for all, and tick."""
 
     def draw(self, rng: np.random.Generator) -> tuple[Ints, Ints]:
         """Return requests by run, pod and tick, and bad answers by run, metric, pod and tick."""
         shape = (CHUNK, self.pods, len(self.mean))
-        mean = self.mean / self.pods
-        first = _clustered(rng, self.scene.phi, mean * self.rate, shape)
-        requests = first + rng.poisson(mean * (1 - self.rate), shape)
+        mean, rate = self.mean / self.pods, self.rate[:, None, :]
+        first = _clustered(rng, self.scene.phi, mean * rate, shape)
+        requests = first + rng.poisson(mean * (1 - rate), shape)
         others = [
             rng.binomial(requests, self.scene.stable_rate) for _ in range(self.scene.metrics - 1)
         ]
