@@ -6,8 +6,10 @@ import asyncio
 import gc
 import itertools
 import json
+import re
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -26,8 +28,10 @@ from typing_extensions import override
 
 from cluster.paths import Paths
 from crossfade.api.v1alpha1 import Analysis
+from crossfade.evidence.rates import RateTests
 from crossfade.evidence.verdicts import MetricAnswer, Verdict
 from crossfade.metrics.analyst import Arm, Subject
+from crossfade.metrics.counts import CountsFold
 from crossfade.metrics.prometheus import PrometheusClient
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from crossfade.names import NamespacedName
@@ -37,7 +41,57 @@ PASSWORD_HASH = "$2b$04$X4FlRs0iYjrB8uTVh3R5PuIUKanBnCLBz8Py0.ZGga8EUp1JGUgS2"  
 
 CASES = (
     "healthy", "broken", "reset", "gone", "label", "slow", "query", "fold", "auth", "down", "drain",
+    "exponential", "coarser",
 )  # fmt: skip
+CONVERTED = ("converted",)
+"""Cases whose classic histograms Prometheus makes native ones of."""
+
+
+PROTOBUF = (
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+)
+
+
+def exponential(name: str, schema: int, buckets: Mapping[int, int], zeros: int = 0) -> bytes:
+    """Encode a native histogram as client libraries do (io/prometheus/client/metrics.proto)."""
+    first, last = min(buckets), max(buckets)
+    counts = [buckets.get(index, 0) for index in range(first, last + 1)]
+    deltas = b"".join(_zigzag(b - a) for a, b in itertools.pairwise([0, *counts]))
+    histogram = (
+        _field(1, sum(counts) + zeros)
+        + _tag(2, 1) + struct.pack("<d", 1.0)
+        + _field(5, schema * 2 if schema >= 0 else -schema * 2 - 1)
+        + _tag(6, 1) + struct.pack("<d", 1e-128)
+        + _field(7, zeros)
+        + _nested(12, _tag(1, 0) + _zigzag(first) + _field(2, len(counts)))
+        + _nested(13, deltas)
+    )  # fmt: skip
+    family = _nested(1, name.encode()) + _field(3, 4) + _nested(4, _nested(7, histogram))
+    return _varint(len(family)) + family
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _zigzag(number: int) -> bytes:
+    return _varint(number * 2 if number >= 0 else -number * 2 - 1)
+
+
+def _tag(field: int, wire: int) -> bytes:
+    return _varint(field << 3 | wire)
+
+
+def _field(field: int, number: int) -> bytes:
+    return _tag(field, 0) + _varint(number)
+
+
+def _nested(field: int, inner: bytes) -> bytes:
+    return _tag(field, 2) + _varint(len(inner)) + inner
 
 
 class Exporter:
@@ -45,14 +99,20 @@ class Exporter:
 
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, float]] = {}
+        self.natives: dict[str, bytes] = {}
         exporter = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                series = exporter.pods.get(self.path.lstrip("/"))
-                body = "".join(f"{k} {v}\n" for k, v in (series or {}).copy().items()).encode()
-                self.send_response(404 if series is None else 200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                pod = self.path.lstrip("/")
+                series = exporter.pods.get(pod)
+                text = "# TYPE seconds histogram\n" * ("seconds_count" in (series or {}))
+                text += "".join(f"{k} {v}\n" for k, v in (series or {}).copy().items())
+                body = exporter.natives.get(pod, text.encode())
+                known = series is not None or pod in exporter.natives
+                self.send_response(200 if known else 404)
+                kind = PROTOBUF if pod in exporter.natives else "text/plain; version=0.0.4"
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -128,23 +188,30 @@ class Server:
 
     def _configuration(self) -> Path:
         host, port = self.exporter.server.server_address[:2]
-        targets = [
-            {
-                "targets": [f"{host!s}:{port}"],
-                "labels": {
-                    "namespace": "ml",
-                    "pod": pod,
-                    "instance": pod,
-                    "__metrics_path__": f"/{pod}",
-                },
-            }
-            for case in CASES
-            for pod in (_canary(case), _stable(case))
-        ]
-        job = {"job_name": "models", "scrape_interval": "1s", "scrape_timeout": "1s",
-               "static_configs": targets}  # fmt: skip
+
+        def job(name: str, cases: tuple[str, ...], **options: bool) -> dict[str, object]:
+            targets = [
+                {
+                    "targets": [f"{host!s}:{port}"],
+                    "labels": {
+                        "namespace": "ml",
+                        "pod": pod,
+                        "instance": pod,
+                        "__metrics_path__": f"/{pod}",
+                    },
+                }
+                for case in cases
+                for pod in (_canary(case), _stable(case))
+            ]
+            return {"job_name": name, "scrape_interval": "1s", "scrape_timeout": "1s",
+                    "static_configs": targets, **options}  # fmt: skip
+
         path = self.folder / "prometheus.yml"
-        path.write_text(json.dumps({"scrape_configs": [job]}))
+        jobs = [
+            job("models", CASES, scrape_native_histograms=True),
+            job("converted", CONVERTED, convert_classic_histograms_to_nhcb=True),
+        ]
+        path.write_text(json.dumps({"scrape_configs": jobs}))
         return path
 
     def _web_configuration(self) -> Path:
@@ -287,6 +354,12 @@ class Rollout:
         pytest.fail(f"never {wanted}: {answer}")
 
 
+def shares(answer: MetricAnswer) -> str:
+    """Return what was said, without the intervals."""
+    return re.sub(r" \[[^]]*\]", "", answer.message)
+
+
+SLOW = {"name": "slow", "warmupSeconds": 0}
 ERRORS = [{"name": "errors", "errorRate": {"maxPercent": 2}}]
 
 
@@ -325,8 +398,7 @@ async def test_promotes_a_healthy_canary_and_ignores_what_was_before(
         exporter.count(_canary("healthy"), good=10)
 
     answer = await rollout.until(Verdict.HEALTHY, play)
-    assert answer.message.startswith("canary 0.0 % of ")
-    assert "stable 0.0 % of " in answer.message
+    assert re.match("canary 0.0 % of [0-9]+, stable 0.0 % of ", shares(answer))
 
 
 async def test_finds_a_new_label_value_of_a_scraped_pod_from_its_first_count(
@@ -334,10 +406,16 @@ async def test_finds_a_new_label_value_of_a_scraped_pod_from_its_first_count(
 ) -> None:
     await _scraped(exporter, "label", prometheus)
     rollout = Rollout("label", prometheus, client, ERRORS)
-    exporter.count(_stable("label"), good=90)
-    exporter.count(_canary("label"), good=4, bad=4)
-    answer = await rollout.until(Verdict.HARM)
-    assert answer.message.startswith("canary 50.0 % of 8, stable 0.0 % of 90; limit 2 %")
+    for requests in (8, 16):
+        exporter.count(_stable("label"), good=90)
+        exporter.count(_canary("label"), good=4, bad=4)
+        for _ in range(40):
+            answer = await rollout.look()
+            if f" {requests} " in answer.message or f" {requests}, " in answer.message:
+                break
+            await asyncio.sleep(0.5)
+    assert answer.verdict is Verdict.HARM
+    assert shares(answer).startswith("canary 50.0 % of 16, stable 0.0 % of 180; limit 2 %")
 
 
 async def test_counts_on_after_a_reset_and_after_a_pod_went_away(
@@ -348,14 +426,14 @@ async def test_counts_on_after_a_reset_and_after_a_pod_went_away(
     exporter.count(_stable("reset"), good=90)
     exporter.count(_canary("reset"), good=20)
     first = await rollout.until(Verdict.HEALTHY)
-    assert "of 20," in first.message
+    assert "of 20," in shares(first)
     exporter.pods[_canary("reset")] = {}
     exporter.count(_canary("reset"), good=7)
     await asyncio.sleep(2.5)
     exporter.pods.pop(_stable("reset"))
     await asyncio.sleep(2.5)
     answer = await rollout.look()
-    assert "canary 0.0 % of 27," in answer.message
+    assert "canary 0.0 % of 27," in shares(answer)
     assert answer == await rollout.look(rollout.fresh())
 
 
@@ -378,7 +456,7 @@ async def test_judges_slowness_by_a_bucket_and_names_the_borders(
         exporter.pods[pod] = _histogram(fast=0, slow=slow)
     await _known(prometheus, 'seconds_count{pod=~"slow-.*"}', series=2)
     latency = {"maxMilliseconds": 300, "maxSlowPercent": 5}
-    rollout = Rollout("slow", prometheus, client, [{"name": "slow", "latency": latency}])
+    rollout = Rollout("slow", prometheus, client, [{**SLOW, "latency": latency}])
     rounds = itertools.count(1)
 
     def play() -> None:
@@ -387,12 +465,66 @@ async def test_judges_slowness_by_a_bucket_and_names_the_borders(
         exporter.pods[_stable("slow")] = _histogram(fast=99 * n, slow=n)
 
     answer = await rollout.until(Verdict.HARM, play)
-    assert answer.message.startswith("canary 50.0 % of ")
-    assert ", stable 1.0 % of " in answer.message
-    other = [{"name": "slow", "latency": {**latency, "maxMilliseconds": 400}}]
+    assert re.match("slower than 300 ms: canary 50.0 % of [0-9]+, stable 1.0 % of ", shares(answer))
+    other = [{**SLOW, "latency": {**latency, "maxMilliseconds": 400}}]
     borderless = await replace(rollout, metrics=other).look()
     assert borderless.verdict is Verdict.UNAVAILABLE
     assert "the nearest are 300 and 1000" in borderless.message
+
+
+async def test_judges_exponential_histograms_of_two_schemas_at_a_border_of_both(
+    exporter: Exporter, prometheus: Server, client: PrometheusClient
+) -> None:
+    def play(n: int) -> None:
+        # Schema 3, 2 ** (1/8): -16 ends at 250 ms, -14 at 297 ms, -8 at 500 ms, 0 at 1 s.
+        canary = {-16: 10 * n, -14: 2 * n, 0: 8 * n}
+        # Schema 1, 2 ** (1/2): -4 ends at 250 ms, -3 at 354 ms, 0 at 1 s.
+        stable = {-4: 150 * n, -3: 29 * n, 0: n}
+        exporter.natives[_canary("coarser")] = exponential("seconds", 3, canary, zeros=n)
+        exporter.natives[_stable("coarser")] = exponential("seconds", 1, stable)
+
+    play(0)
+    await _known(prometheus, 'seconds{pod=~"coarser-.*"}', series=2)
+    latency = {"maxMilliseconds": 300, "maxSlowPercent": 5}
+    rollout = Rollout("coarser", prometheus, client, [{**SLOW, "latency": latency}])
+    rounds = itertools.count(1)
+    answer = await rollout.until(Verdict.HARM, lambda: play(next(rounds)))
+    assert answer.message.startswith(
+        "slower than 300 ms (judged at 353.6 ms, the next bucket border): canary 38.1 % "
+    )
+
+
+@pytest.mark.parametrize("case", ["exponential", "converted"])
+async def test_finds_that_a_native_histogram_moved_away_from_stables_now_and_before(
+    exporter: Exporter, prometheus: Server, client: PrometheusClient, case: str
+) -> None:
+    rounds = itertools.count()
+
+    def play(canary: int = 1) -> None:
+        n = next(rounds)
+        each = (_stable(case), 80 * n, 20 * n), (_canary(case), canary * 2 * n, canary * 8 * n)
+        for pod, low, high in each:
+            if case == "exponential":
+                exporter.natives[pod] = exponential("seconds", 3, {0: low, 7: high})
+            else:
+                exporter.pods[pod] = _histogram(fast=low, slow=high)
+
+    play()
+    await _known(prometheus, f'seconds{{pod=~"{case}-.*"}}', series=2)
+    for _ in range(6):
+        play(canary=0)
+        await asyncio.sleep(1)
+    drift = {"histogram": "seconds", "reference": {"stableBeforeSeconds": 60}}
+    rollout = Rollout(case, prometheus, client, [{"name": "drift", "drift": drift}])
+    answer = await rollout.until(Verdict.HARM, play)
+    assert re.match("PSI [0-9.]+ from the reference; PSI [0-9.]+ from stable", answer.message)
+    borders = "1|1.834008" if case == "exponential" else "0.3|1"
+    assert re.search(f"; most by ({borders})[0-9]*: ", answer.message), answer.message
+    await asyncio.sleep(1.5)
+    now = datetime.now(UTC)
+    subject = rollout.subject
+    again = rollout.fresh()
+    assert await rollout.analyst.look(subject, now) == await again.look(subject, now)
 
 
 def _histogram(fast: int, slow: int) -> dict[str, float]:
@@ -446,16 +578,21 @@ async def test_folding_again_gives_the_same_to_the_last_digit(
     now = datetime.now(UTC)
     subject = rollout.subject
     assert await rollout.analyst.look(subject, now) == await again.look(subject, now)
-    folds = [a._kept[subject.key].metrics["errors"][1] for a in (rollout.analyst, again)]
-    one, two = (fold._ledger.standing() for fold in folds)  # type: ignore[union-attr]
-    assert one.ratio is not None
-    assert two.ratio is not None
+    one, two = (_rates(a, subject) for a in (rollout.analyst, again))
+    assert one.margin is not None
+    assert two.margin is not None
     assert one.limit is not None
     assert two.limit is not None
     assert (one.canary, one.stable) == (two.canary, two.stable)
     assert one.canary.bad > 0
-    assert one.ratio.log_e() == two.ratio.log_e()
+    assert one.margin.log_e() == two.margin.log_e()
     assert one.limit.log_e() == two.limit.log_e()
+
+
+def _rates(analyst: PrometheusAnalyst, subject: Subject) -> RateTests:
+    fold = analyst._kept[subject.key].metrics["errors"][1]
+    assert isinstance(fold, CountsFold)
+    return fold._ledger.standing()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
@@ -509,10 +646,10 @@ async def test_holds_while_prometheus_is_down_and_misses_nothing_afterwards(
         server.start()
         for _ in range(40):
             back = await rollout.look()
-            if "canary 0.0 % of 25" in back.message:
+            if "canary 0.0 % of 25" in shares(back):
                 break
             await asyncio.sleep(0.5)
-        assert "canary 0.0 % of 25, stable 0.0 % of 180" in back.message
+        assert "canary 0.0 % of 25, stable 0.0 % of 180" in shares(back)
     finally:
         server.stop()
 
