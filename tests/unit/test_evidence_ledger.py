@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.evidence.counters import BAD, REQUESTS, CounterFold, Series, Side
+from crossfade.evidence.eprocesses import Dispersion, LimitTest, MarginTest, StableRate
 from crossfade.evidence.kernel import Tolerance
 from crossfade.evidence.ledger import Cell, Ledger, Pairing, Tally, add_to
 from crossfade.evidence.rates import Limits, RateTests
@@ -65,6 +66,7 @@ class Pod:
         )
         self.samples: list[tuple[int, int, int]] = []
         lossy, loses_from = rng.choice((0.1, 0.1, 0.6)), rng.randrange(300_000)
+        dark_from, dark_for = rng.randrange(300_000), rng.choice((0, 17_000, 25_000, 40_000))
         requests = errors = 0
         for at in range(begins + rng.randrange(interval), ends, interval):
             if side is Side.STABLE or at > 0:
@@ -75,7 +77,8 @@ class Pod:
                 )
             if rng.random() < 0.02:
                 requests = errors = 0
-            if rng.random() > (lossy if at > loses_from else 0.1):
+            lost = rng.random() < (lossy if at > loses_from else 0.1)
+            if not lost and not 0 <= at - dark_from < dark_for:
                 self.samples.append((SINCE + at, requests, errors))
 
     def between(self, start: int, end: int) -> list[Series]:
@@ -95,6 +98,10 @@ def pods_of(seed: int, interval: int, *, has_stable: bool) -> list[Pod]:
 
 
 BEGINNING, END = SINCE - 1_000_000, SINCE + 320_000
+LOOKS = st.one_of(
+    st.lists(st.integers(SINCE - 60_000, END), max_size=30),
+    st.integers(2000, 9000).map(lambda every: list(range(SINCE - 60_000, END, every))),
+)
 
 
 def played(ledger: Ledger[Any], pods: list[Pod], looks: Sequence[int], standing: str) -> None:
@@ -122,7 +129,7 @@ def state(value: object) -> object:
 @given(
     st.integers(0, 1000),
     st.sampled_from([1000, 5000, 15_000, 30_000]),
-    st.lists(st.integers(SINCE - 60_000, END), max_size=30),
+    LOOKS,
     st.booleans(),
     st.sampled_from([0, 30_000]),
     st.sampled_from(["s", "sa", "a", ""]),
@@ -148,7 +155,7 @@ def test_any_looks_give_the_same_evidence_to_the_last_digit(
 @given(
     st.integers(0, 1000),
     st.sampled_from([1000, 5000, 15_000, 30_000]),
-    st.lists(st.integers(SINCE - 60_000, END), max_size=30),
+    LOOKS,
     st.booleans(),
     st.sampled_from([0, 30_000]),
 )
@@ -305,6 +312,68 @@ def test_a_pod_that_comes_later_warms_up_by_its_own_first_sample(
     )
     told = ledger.standing()
     assert (requests(told.canary), requests(told.stable)) == counted
+
+
+def spans(*of: tuple[Counts, Counts]) -> list[Cell]:
+    """Return cells, one in each block."""
+
+    def tally(counts: Counts) -> Tally:
+        return {REQUESTS: counts.requests, BAD: counts.bad}
+
+    return [
+        Cell(100 + 5 * i, tally(canary), tally(canary), tally(stable))
+        for i, (canary, stable) in enumerate(of)
+    ]
+
+
+def test_a_span_is_judged_by_what_was_known_before_it() -> None:
+    """Else a bet would depend on what it is about."""
+    of = [(Counts(50, 5 * (i % 3)), Counts(450, 2 + 9 * (i % 2))) for i in range(12)]
+    tests = RateTests(BOTH, has_stable=True)
+    limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.2, 0.001))
+    known, before, usual = Dispersion(), Dispersion(), StableRate()
+    for cell, (canary, stable) in zip(spans(*of), of, strict=True):
+        tests.take(cell)
+        limit.step(canary, stable, cell.number * 1000, before)
+        margin.step(canary, stable, usual.share, known)
+        before = known.copy()  # the span ends, and is learned, after the next one's first cell
+        known.learn(canary, stable)
+        usual.learn(stable)
+    tests.close()
+    assert tests.limit is not None
+    assert tests.margin is not None
+    assert tests.limit.log_e() == limit.log_e()
+    assert tests.margin.log_e() == margin.log_e()
+    assert known.phi > 2
+
+
+def test_the_span_that_is_open_counts_for_what_is_known_right_now() -> None:
+    tests = RateTests(Limits(tolerance=STRICT), has_stable=True)
+    for one in spans((Counts(50, 20), Counts(450, 1))):
+        tests.take(one)
+    assert tests.margin is not None
+    assert tests.margin.log_e() == 0.0
+    looked = tests.copy()
+    looked.close()
+    assert looked.margin is not None
+    assert looked.margin.log_e() > 2
+    assert tests.margin.log_e() == 0.0
+
+
+def test_a_version_alone_is_not_compared() -> None:
+    tests = RateTests(Limits(tolerance=STRICT), has_stable=True)
+    tests.take(Cell(100, {REQUESTS: 50, BAD: 20}, {REQUESTS: 50, BAD: 20}, {}))
+    tests.close()
+    assert tests.margin is not None
+    assert tests.margin.log_e() == 0.0
+
+
+def test_requests_a_second_are_those_of_both_versions() -> None:
+    tests = RateTests(BOTH, has_stable=True)
+    assert tests.per_second == 0.0
+    for one in spans((Counts(10, 0), Counts(100, 0)), (Counts(20, 0), Counts(200, 0))):
+        tests.take(one)
+    assert tests.per_second == (30 + 300) / 6
 
 
 def test_single_answers_are_forgotten_after_a_while() -> None:

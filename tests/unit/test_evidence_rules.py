@@ -12,7 +12,7 @@ from crossfade.evidence.kernel import Tolerance
 from crossfade.evidence.ledger import Cell, Ledger, Seen, Tally
 from crossfade.evidence.rates import Limits, RateTests
 from crossfade.evidence.rules import Asked, evidence_of, judge, odds, percent
-from crossfade.evidence.verdicts import Counts, Verdict
+from crossfade.evidence.verdicts import Counts, Evidence, Verdict
 
 WORSE = Tolerance(1.2, 0.0)
 LIMIT = Limits(share=0.02)
@@ -122,6 +122,14 @@ def test_holds_while_the_versions_cannot_be_told_apart() -> None:
     )
 
 
+def test_clusters_of_stables_failures_make_it_harder_to_tell_the_versions_apart() -> None:
+    broken = taken(*BROKEN)
+    assert judge(broken, SEEN, LIMIT, ASKED)[0] is Verdict.HARM
+    for i in range(40):
+        broken.dispersion.learn(NOTHING, Counts(1000, 10 * (i % 2)))
+    assert judge(broken, SEEN, LIMIT, ASKED)[0] is Verdict.NOT_ENOUGH_DATA
+
+
 def test_does_not_wait_for_a_stable_version_that_gets_nearly_nothing() -> None:
     tests = taken(*[(Counts(200, 40), Counts(1, 0))] * 3)
     assert judge(tests, SEEN, LIMIT, ASKED)[0] is Verdict.HARM
@@ -158,15 +166,14 @@ def test_a_hold_of_the_limit_does_not_hide_harm_against_stable() -> None:
     assert judge(taken(*steps, limits=BOTH), SEEN, BOTH, ASKED)[0] is Verdict.HARM
 
 
-def test_the_evidence_is_that_of_the_test_that_is_closest() -> None:
-    steps = [(Counts(100, 10), Counts(900, 9))] * 3
-    both = taken(*steps, limits=BOTH)
+@pytest.mark.parametrize("bad_of_stable", [9, 300])
+def test_the_evidence_is_that_of_the_test_that_is_closest(bad_of_stable: int) -> None:
+    both = taken(*[(Counts(100, 10), Counts(900, bad_of_stable))] * 3, limits=BOTH)
     assert both.limit is not None
     assert both.margin is not None
-    evidence = evidence_of(both, ASKED)
-    assert evidence.log_e == max(both.limit.log_e(), both.margin.log_e())
-    assert both.limit.log_e() != both.margin.log_e()
-    assert evidence.log_needed == ASKED.log_needed
+    limit, margin = both.limit.log_e(), both.margin.log_e()
+    assert (limit > margin) == (bad_of_stable == 300)
+    assert evidence_of(both, ASKED) == Evidence(max(limit, margin), ASKED.log_needed)
 
 
 def test_harm_stands_when_the_source_falls_silent() -> None:
