@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typing_extensions import override
 
 from crossfade.errors import ClusterError
@@ -20,6 +22,7 @@ from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from tests.unit.test_metrics_analyst import CANARY, SINCE, STABLE, START, FakeProm, Secrets
 from tests.unit.test_metrics_analyst import subject_of as a_subject
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "drift.yaml"
 LABELS: dict[str, Any] = {"counter": "predictions", "label": "outcome"}
 SCORES: dict[str, Any] = {"histogram": "score"}
 BORDERS = (0.25, 0.5, 0.75, math.inf)
@@ -563,6 +566,21 @@ async def test_a_config_map_that_is_no_distribution_is_refused(text: str, messag
     answer = await world.look(1, subject_of(with_config_map(LABELS)))
     assert answer.verdict is Verdict.UNAVAILABLE
     assert answer.message.startswith(f"key shares of ConfigMap ml/training {message}")
+
+
+async def test_the_example_is_read_as_it_is_meant() -> None:
+    config_map, deployment = yaml.safe_load_all(EXAMPLE.read_text())
+    drift = deployment["spec"]["analysis"]["metrics"][2]["drift"]
+    name = drift["reference"]["configMap"]["name"]
+    world = World(config_maps=ConfigMaps({name: config_map["data"]}))
+    for second in range(-120, 61):
+        rates = (8145, 1421, 312, 122)
+        world.classic(second, STABLE, rates, (0.1, 0.5, 0.9, math.inf))
+        if second >= 0:
+            world.classic(second, CANARY, rates, (0.1, 0.5, 0.9, math.inf))
+    subject = subject_of({**drift, "histogram": "score"})
+    answer = await world.look(60.2, subject)
+    assert (answer.verdict, answer.alert) == (Verdict.HEALTHY, "")
 
 
 async def test_texts_of_a_config_map_are_taken_as_they_are_written() -> None:

@@ -61,19 +61,20 @@ def parse_native(values: Sequence[tuple[float, Any]]) -> list[Sample]:
     Raises:
         MetricSourceError: they are none.
     """
+    known: dict[tuple[str, str], Bucket] = {}
+    samples: list[Sample] = []
     try:
-        return [
-            (
-                round(at * 1000),
-                {
-                    (float(left), float(right)): float(count)
-                    for _, left, right, count in histogram.get("buckets", [])
-                },
-            )
-            for at, histogram in values
-        ]
+        for at, histogram in values:
+            buckets: dict[Bucket, float] = {}
+            for _, left, right, count in histogram.get("buckets", ()):
+                bucket = known.get((left, right))
+                if bucket is None:
+                    bucket = known[left, right] = float(left), float(right)
+                buckets[bucket] = float(count)
+            samples.append((round(at * 1000), buckets))
     except (TypeError, ValueError, AttributeError) as e:
         raise MetricSourceError("Prometheus gave a histogram that is not understood") from e
+    return samples
 
 
 def assemble_classic(series: Iterable[tuple[str, list[tuple[int, float]]]]) -> list[Sample]:
