@@ -340,6 +340,27 @@ async def test_only_the_kind_that_is_there_is_asked_for_once_it_is_known() -> No
     assert [query.partition("{")[0] for query in world.prom.queries] == ["score"]
 
 
+async def test_an_hour_of_native_histograms_is_asked_for_in_pieces() -> None:
+    world = World()
+    subject = subject_of(SCORES)
+    for second in range(-120, 2001, 20):
+        world.native(second, STABLE, custom(EVEN))
+        if second >= 0:
+            world.native(second, CANARY, custom(EVEN))
+    for second in range(20, 2000, 300):
+        await world.look(second, subject)
+    answer = await world.look(2000.2, subject)
+    assert answer.message.startswith("PSI 0 from stable")
+    world.prom.queries.clear()
+    assert await world.look(2000.2, subject, world.fresh()) == answer
+    windows = [
+        int(query.rpartition("[")[2].removesuffix("ms]"))
+        for query in world.prom.queries
+        if query.startswith("score{")
+    ]
+    assert windows == [600_000, 600_000, 600_000, 500_200]
+
+
 async def test_one_pod_with_the_one_kind_and_one_with_the_other_are_refused() -> None:
     world = World()
     for second in range(11):

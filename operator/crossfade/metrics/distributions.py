@@ -179,7 +179,7 @@ class HistogramReading:
         Raises:
             InvalidSpecError: the reference is none of a histogram.
         """
-        self._selectors = {Kind.NATIVE: base, Kind.CLASSIC: base.suffixed("_bucket")}
+        self._base = base
         self._weights = _borders_of(reference) if reference and reference.weights else None
         self._counted = reference.buckets if reference is not None else ()
         self.names = (base.name,)
@@ -205,11 +205,11 @@ class HistogramReading:
     async def read(self, portion: Portion) -> list[Series]:
         """See :class:`~crossfade.metrics.folds.Reading`."""
         answers = {
-            kind: [
-                (owner, series)
-                for owner, series in await portion.series(self._selectors[kind])
-                if kind is Kind.CLASSIC or series.histograms
-            ]
+            kind: await (
+                portion.histograms(self._base)
+                if kind is Kind.NATIVE
+                else portion.series(self._base.suffixed("_bucket"))
+            )
             for kind in self._kinds.asked
         }
         owners = {kind: {owner for owner, _ in rows} for kind, rows in answers.items()}
