@@ -47,8 +47,8 @@ async def test_an_exponential_histogram_is_judged_at_its_next_border(
     answer = await world.look(60.2, subject_of())
     assert answer.verdict is verdict
     # Of schema 3: 2 ** (-13/8) = 0.3242.
-    assert answer.message.endswith(
-        ", slower than 300 ms (judged at 324.2 ms, the next bucket border)"
+    assert answer.message.startswith(
+        "slower than 300 ms (judged at 324.2 ms, the next bucket border): canary"
     )
 
 
@@ -57,8 +57,7 @@ async def test_a_limit_that_is_a_border_is_judged_there() -> None:
     play(world, exponential(3, SLOW), exponential(3, FAST))
     answer = await world.look(60.2, subject_of(500))
     assert answer.verdict is Verdict.HARM
-    assert answer.message.endswith(", slower than 500 ms")
-    assert answer.message.startswith("canary 55.0 %")
+    assert answer.message.startswith("slower than 500 ms: canary 55.0 %")
 
 
 async def test_of_two_schemas_the_coarser_says_where() -> None:
@@ -85,7 +84,7 @@ async def test_counts_what_a_classic_histogram_would() -> None:
                 classic.prom.sample(second, counts[-1] * seconds, "seconds_count", **at)
     answer = await world.look(60.2, subject_of())
     assert answer == await classic.look(60.2, subject_of())
-    assert answer.message.startswith("canary 10.0 %")
+    assert "canary 10.0 %" in answer.message
 
 
 async def test_a_limit_that_is_no_border_of_custom_buckets_is_refused() -> None:

@@ -188,7 +188,7 @@ class CounterFold:
                 start = last[0]
                 delta = value - last[1] if value >= last[1] else value
             last = (at, value)
-            if delta and at > counts_after:
+            if delta and at > counts_after and (start >= counts_after or not self._warmup):
                 partial = start < counts_after or start == at
                 out.append(Increment(one.side, start, at, delta, one.adds, partial))
         if last is not None:

@@ -13,9 +13,10 @@ Both are mixtures over alternatives and over the step at which they began::
     R <- (R + m_t * w) * e_t        for each alternative of the weight w
 
 where the prior m_t of a start is known before the answers of its step are, and sums to at most 1;
-what has not begun is kept as it is. Two things make them robust where answers are not independent,
-and both only lower an e-value, so it stays one: log e_t is divided by the dispersion of the rates
-so far, and one step adds only so much (:class:`Dispersion`).
+what has not begun is kept as it is. Two things make them robust where answers are not independent:
+log e_t is divided by the dispersion of the rates so far (:class:`Dispersion`), and one step adds
+only so much. It stays an e-value: a root of one has a mean of at most 1 by Jensen's inequality, and
+a cap only lowers it.
 """
 
 from __future__ import annotations
@@ -86,6 +87,10 @@ HIGHEST_RATE: Final = 0.98
 FIRST_GUESS: Final = Counts(50, 0)
 """What stable's rate is guessed from before it is known: no bad answer and a half, of fifty."""
 
+DISPERSION_SPANS: Final = 240
+"""Spans after which what is known of the dispersion counts for half: a gross incident raises it
+for long, and where failures are rare it takes long to know."""
+
 MEMORY_SPANS: Final = 120
 """Spans after which what is known of stable's rate counts for half."""
 
@@ -143,6 +148,9 @@ class Differences:
             return
         last, self._last = self._last, span
         self.bad += span.bad
+        fade = 0.5 ** (1 / DISPERSION_SPANS)
+        self.squares *= fade
+        self.variances *= fade
         if not last.requests or not last.bad + span.bad:
             return
         together = last.requests + span.requests

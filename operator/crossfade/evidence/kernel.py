@@ -10,17 +10,25 @@ Its mean is at most 1 whatever stable's rate p is, and p may be another one in e
 product over spans is an e-process (analysis-study.md, section 2.0; for ratio 1 and slack 0 it is
 the two-sample e-variable of Turner, Ly and Grünwald, "Generic E-variables for exact sequential
 k-sample tests", JSPI 2024). The sum in brackets is concave in p, so its maximum is where its slope
-is 0, at p = (n_c ratio a - n_s b (1 + slack a)) / (ratio a b (n_c + n_s)), or at an end. ``ratio``
-0 with b = 0 is the test against a limit. Given the bets, the order of spans does not matter, and
-splitting a span at the same share of requests changes nothing.
+is 0, at p = (n_c ratio a - n_s b (1 + slack a)) / (ratio a b (n_c + n_s)), or at an end. Without
+stable (ratio 0, b 0) it is the test against a limit, which ``LimitTest`` writes out. Given the
+bets, the order of spans does not matter, and splitting a span at the same share of requests changes
+nothing.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from crossfade.evidence.verdicts import Counts
+
+RARE: Final = 0.1
+"""Up to this share counts of bad answers are taken as Poisson."""
+
+NEWTON_STEPS: Final = 5
+"""Steps of the projection; the first ones do most of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +75,10 @@ def bet_on(tolerance: Tolerance, canary: float, stable: float, n_c: int, n_s: in
 
     The rates are projected on the border of what is tolerated, (ratio u + slack, u), so that with
     n_c and n_s requests they are told from it as hardly as possible; the bets are the odds ratios
-    between them and their projection. The projection minimises the divergence of Poisson counts,
-    a quadratic equation for u; that of binomial ones differs little, and bets decide only how
-    fast evidence grows, not whether it is valid.
+    between them and their projection (reverse information projection; Grünwald, de Heide and
+    Koolen, "Safe testing", JRSS B 2024). For rare bad answers, whose counts are nearly Poisson, the
+    projection solves a quadratic equation; else Newton's method goes on from there. Bets decide
+    only how fast evidence grows, not whether it is valid.
 
     Args:
         tolerance: the border.
@@ -85,9 +94,33 @@ def bet_on(tolerance: Tolerance, canary: float, stable: float, n_c: int, n_s: in
     linear = n_c * ratio * (slack - canary) + n_s * (slack - stable * ratio)
     constant = -n_s * stable * slack
     u = (math.sqrt(linear * linear - 4 * square * constant) - linear) / (2 * square)
+    if canary > RARE:
+        u = _project(tolerance, canary, stable, n_c, n_s, u)
     v = tolerance.border(u)
     if not stable < u < 1 or not v < canary:
         return None
     a = canary * (1 - v) / ((1 - canary) * v) - 1
     b = 1 - stable * (1 - u) / ((1 - stable) * u)
     return Bet(a, b)
+
+
+def _project(
+    tolerance: Tolerance, canary: float, stable: float, n_c: int, n_s: int, start: float
+) -> float:
+    """Return the u with the least n_c KL(canary, border(u)) + n_s KL(stable, u): it is convex."""
+    ratio = tolerance.ratio
+    low, high = stable, min((canary - tolerance.slack) / ratio, 1.0)
+    u = start
+    for _ in range(NEWTON_STEPS):
+        v = tolerance.border(u)
+        slope = n_c * ratio * (v - canary) / (v * (1 - v)) + n_s * (u - stable) / (u * (1 - u))
+        if slope > 0:
+            high = u
+        else:
+            low = u
+        bend = n_c * ratio * ratio * (canary / (v * v) + (1 - canary) / (1 - v) ** 2)
+        bend += n_s * (stable / (u * u) + (1 - stable) / (1 - u) ** 2)
+        u -= slope / bend
+        if not low <= u <= high:
+            u = (low + high) / 2
+    return u

@@ -45,6 +45,8 @@ class Asked:
     """The threshold of every test, as a logarithm."""
     in_probation: bool = False
     """The judged version gets everything: there is no stable version beside it."""
+    ladder: tuple[int, ...] = ()
+    """The weights of the steps in percent, for the forecast; empty: none is wanted."""
 
 
 Answer = tuple[Verdict, str]
@@ -154,7 +156,7 @@ def _incomparable(tests: RateTests, limits: Limits, asked: Asked) -> Answer | No
 
 def describe(tests: RateTests, limits: Limits, asked: Asked) -> str:
     """Say the shares, the limits and the evidence, for people."""
-    said = _shares(tests.canary, tests.stable, limits, tests.dispersion.phi)
+    said = _shares(tests.canary, tests.stable, limits, tests.dispersion.phi_of_stable)
     return f"{said}; {said_odds(evidence_of(tests, asked))}"
 
 

@@ -22,11 +22,14 @@ from crossfade.metrics.selectors import Matcher, Selector, any_of
 GATHER_SECONDS: Final = 0.02
 """How long the first question waits for others."""
 
-MAX_TOGETHER: Final = 50
+MAX_TOGETHER: Final = 1000
 """Rollouts in one query."""
 
-MAX_REGEX: Final = 5000
-"""Characters of the pods' regular expression: a proxy may refuse URLs over 8 KiB."""
+MAX_ROLLOUT_SECONDS: Final = 20_000
+"""Rollouts times seconds in one query: the first look of a restarted operator reads minutes."""
+
+MAX_REGEX: Final = 100_000
+"""Characters of the pods' regular expression. It is sent in a body (POST), not in an address."""
 
 _WORD: Final = re.compile(r"[a-z0-9]+")
 """What names of Kubernetes are made of, apart from what separates."""
@@ -133,10 +136,12 @@ def _key(question: Question) -> _Key:
 def _chunks(waiting: Sequence[_Asked]) -> Iterable[list[_Asked]]:
     chunk: list[_Asked] = []
     length = 0
+    reach = max((question.end - question.start for question, _ in waiting), default=0.0)
+    most = max(min(MAX_TOGETHER, int(MAX_ROLLOUT_SECONDS / max(reach, 1.0))), 1)
     for one in waiting:
         pods = one[0].pods
         size = sum(len(mark) + 1 for mark in pods.marks) if pods else 0
-        if chunk and (len(chunk) == MAX_TOGETHER or length + size > MAX_REGEX):
+        if chunk and (len(chunk) == most or length + size > MAX_REGEX):
             yield chunk
             chunk, length = [], 0
         chunk.append(one)
@@ -161,6 +166,8 @@ def union(questions: list[Question]) -> Selector:
 
 def marked(value: str, mark: str, before: str) -> bool:
     """Tell whether a label's value is of the revision with this mark."""
+    if not before:
+        return value.startswith(mark)
     at = value.rfind(mark)
     return at >= 0 and re.fullmatch(before, value[:at]) is not None
 
@@ -183,12 +190,16 @@ def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawS
     how = questions[0].pods
     if how is None:
         return shares
+    known: dict[tuple[str, str], set[int]] = {}
     for series in answer:
         namespace = series.labels.get(how.namespace_label, "") if how.namespace_label else ""
         value = series.labels.get(how.label, "")
-        near = [
-            at for word in set(_WORD.findall(value)) for at in owners.get((namespace, word), ())
-        ]
-        for i in {i for mark, i in near if marked(value, mark, how.before)}:
+        mine = known.get((namespace, value))
+        if mine is None:
+            words = set(_WORD.findall(value))
+            near = [at for word in words for at in owners.get((namespace, word), ())]
+            mine = {i for mark, i in near if marked(value, mark, how.before)}
+            known[namespace, value] = mine
+        for i in mine:
             shares[i].append(series)
     return shares

@@ -9,12 +9,13 @@ from typing_extensions import override
 
 from crossfade.api.v1alpha1 import Metric
 from crossfade.errors import InvalidSpecError, MetricSourceError
+from crossfade.evidence import power
 from crossfade.evidence.counters import BAD, REQUESTS, Series
 from crossfade.evidence.kernel import Tolerance
 from crossfade.evidence.ledger import Seen
 from crossfade.evidence.rates import Limits, RateTests
 from crossfade.evidence.rules import Asked, evidence_of, judge
-from crossfade.evidence.verdicts import MetricAnswer, Verdict
+from crossfade.evidence.verdicts import Forecast, MetricAnswer, Verdict
 from crossfade.metrics.analyst import Subject
 from crossfade.metrics.arms import Owner, Portion, identity, names_of, parse_samples
 from crossfade.metrics.folds import Fold, Reading
@@ -29,6 +30,9 @@ from crossfade.metrics.histograms import (
 from crossfade.metrics.kinds import Kind, KindFinder
 from crossfade.metrics.prometheus import RawSeries
 from crossfade.metrics.sources import Plan, Slowness, Term
+
+FORECAST_MS: Final = 60_000
+"""How old a forecast may get."""
 
 _SLOW: Final = "slow"
 _FAST: Final = "fast"
@@ -101,7 +105,7 @@ class LatencyReading:
     def said(self) -> str:
         """See :class:`~crossfade.metrics.folds.Reading`."""
         wanted, judged = f"{self._border * self._unit:g}", f"{self._judged * self._unit:.4g}"
-        said = f", slower than {wanted} ms"
+        said = f"slower than {wanted} ms"
         if self._kind is Kind.NATIVE and float(judged) != float(wanted):
             said += f" (judged at {judged} ms, the next bucket border)"
         return said
@@ -112,7 +116,7 @@ class LatencyReading:
         classic: list[tuple[Owner, Term, RawSeries]] = []
         asked = self._kinds.asked
         if Kind.NATIVE in asked:
-            native = [row for row in await portion.series(self._base) if row[1].histograms]
+            native = await portion.histograms(self._base)
         if Kind.CLASSIC in asked:
             for term in self._terms:
                 for owner, series in await portion.series(term.selector):
@@ -195,6 +199,7 @@ class CountsFold(Fold[RateTests]):
             InvalidSpecError: the versions cannot be told apart, or there is no limit.
         """
         self._limits = limits_of(metric)
+        self._forecast: tuple[int, tuple[Forecast, ...]] = (0, ())
         reading: Reading = CountersReading(plan.terms)
         if plan.slowness is not None:
             reading = LatencyReading(plan, plan.slowness)
@@ -208,9 +213,30 @@ class CountsFold(Fold[RateTests]):
     def _answer(self, tests: RateTests, seen: Seen, asked: Asked) -> MetricAnswer:
         tests.close()
         verdict, message = judge(tests, seen, self._limits, asked)
-        if verdict in (Verdict.HARM, Verdict.HEALTHY):
-            message += self._reading.said
-        return MetricAnswer(self._name, verdict, message, evidence_of(tests, asked))
+        if self._reading.said and verdict in (Verdict.HARM, Verdict.HEALTHY):
+            message = f"{self._reading.said}: {message}"
+        return MetricAnswer(
+            self._name,
+            verdict,
+            message,
+            evidence_of(tests, asked),
+            forecast=self._forecast_of(tests, asked),
+        )
+
+    def _forecast_of(self, tests: RateTests, asked: Asked) -> tuple[Forecast, ...]:
+        """Say how long a doubling goes unnoticed; it changes slowly, so not at every look."""
+        made_at, forecast = self._forecast
+        if asked.ladder and (not forecast or asked.now - made_at >= FORECAST_MS):
+            forecast = power.forecast(
+                self._limits,
+                tests.history + tests.stable,
+                asked.ladder,
+                tests.per_second,
+                asked.log_needed,
+                tests.dispersion.phi,
+            )
+            self._forecast = asked.now, forecast
+        return forecast
 
 
 def limits_of(metric: Metric) -> Limits:

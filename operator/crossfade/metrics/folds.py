@@ -49,7 +49,7 @@ class Reading(Protocol):
 
     @property
     def said(self) -> str:
-        """What is added to words on what was counted."""
+        """What words on what was counted begin with; "" for nothing."""
         ...
 
     async def read(self, portion: Portion) -> list[Series]:
@@ -145,6 +145,7 @@ class Fold(ABC, Generic[T]):
             min_requests=subject.min_requests,
             log_needed=log_needed,
             in_probation=subject.stable is None,
+            ladder=subject.ladder,
         )
         return self._answer(self._ledger.standing(), seen, asked)
 

@@ -182,7 +182,17 @@ def _connect(endpoint: Endpoint) -> Any:
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
             super().init_poolmanager(*args, **kwargs, ssl_context=context)
 
-    session = requests.Session()
+    class Session(requests.Session):
+        """Sends a query in the body: that of a thousand rollouts does not fit into an address.
+
+        PrometheusConnect can POST, but gives the query as parameters of the address all the same.
+        """
+
+        @override
+        def request(self, method: Any, url: Any, params: Any = None, **more: Any) -> Any:
+            return super().request(method, url, data=params, **more)
+
+    session = Session()
     session.trust_env = False
     session.verify = not endpoint.insecure_skip_verify
     session.hooks["response"].append(_check)
@@ -196,6 +206,7 @@ def _connect(endpoint: Endpoint) -> Any:
         session=session,
         retry=Retry(total=0, read=False),
         timeout=(endpoint.timeout_seconds, endpoint.timeout_seconds),
+        method="POST",
     )
     session.mount(
         endpoint.address, Adapter(max_retries=Retry(total=0, read=False), pool_maxsize=PER_ENDPOINT)
