@@ -132,22 +132,34 @@ def test_a_canarys_first_sample_marks_no_whole_interval() -> None:
 @pytest.mark.parametrize(
     ("side", "samples", "counted"),
     [
-        (Side.CANARY, [(101, 7), (110, 9), (112, 12)], 3),
+        (Side.CANARY, [(101, 7), (110, 9), (112, 12), (113, 14)], 2),
+        (Side.CANARY, [(90, 0), (109, 7), (112, 9)], 0),
         (Side.CANARY, [(90, 0), (101, 7), (110, 9), (111, 13), (112, 14)], 5),
         (Side.CANARY, [(150, 7), (160, 8), (161, 9)], 1),
         (Side.STABLE, [(150, 7), (160, 8), (161, 9)], 1),
         (Side.STABLE, [(50, 7), (60, 8), (61, 10), (101, 13)], 5),
+        (Side.STABLE, [(50, 7), (59, 8), (61, 10), (101, 13)], 3),
     ],
 )
 def test_leaves_out_what_a_pod_counts_while_it_warms_up(
     side: Side, samples: list[tuple[int, float]], counted: int
 ) -> None:
+    """Also what it counts between two scrapes of which only the second is after the warm-up."""
     assert total([series(samples, side=side)], warmup=10_000) == counted
 
 
 def test_a_pod_that_is_old_is_warm_in_probation() -> None:
-    old = [series([(80, 7), (99, 9), (101, 12)], side=Side.CANARY)]
-    assert total(old, canary_is_new=False, warmup=10_000) == 3
+    """What may be from before the evidence began is dropped all the same, with a warm-up."""
+    old = [series([(80, 7), (99, 9), (101, 12), (102, 16)], side=Side.CANARY)]
+    assert total(old, canary_is_new=False, warmup=10_000) == 4
+    assert total(old, canary_is_new=False) == 3 + 4
+
+
+@pytest.mark.parametrize("side", Side)
+def test_no_increment_is_partial_at_the_end_of_a_warm_up(side: Side) -> None:
+    fold = CounterFold(SINCE, canary_is_new=True, warmup=10_000)
+    increments = fold.add([series([(101, 7), (110, 9), (112, 12), (113, 14)], side=side)])
+    assert increments == [Increment(side, 112_000, 113_000, 2, {REQUESTS: 1}, partial=False)]
 
 
 def test_a_count_adds_what_its_series_says() -> None:

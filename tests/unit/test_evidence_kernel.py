@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from crossfade.evidence.kernel import Bet, Tolerance, bet_on, log_e
+from crossfade.evidence.eprocesses import HIGHEST_RATE, ODDS_OVER_STABLE
+from crossfade.evidence.kernel import RARE, Bet, Tolerance, bet_on, log_e
 from crossfade.evidence.verdicts import Counts
 
 TOLERANCES = st.builds(
@@ -127,6 +128,8 @@ def test_the_canarys_failures_speak_against_it_and_stables_for_it(
 
 RATES = st.floats(1e-6, 0.98)
 MANY = st.integers(1, 100_000)
+Requests = tuple[int, int]
+"""The canary's and stable's."""
 
 
 @settings(max_examples=300)
@@ -154,6 +157,23 @@ def divergence(p: float, q: float) -> float:
     return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
 
 
+def speeds(tolerance: Tolerance, canary: float, stable: float, n: Requests) -> tuple[float, float]:
+    """Return how fast the bets grow when these are the rates, and how fast any could.
+
+    The fastest grow by the least divergence from the border; here it is searched for.
+    """
+    bet = bet_on(tolerance, canary, stable, *n)
+    assert bet is not None
+    nothing = log_e(tolerance, bet, Counts(n[0], 0), Counts(n[1], 0))
+    grows = nothing + n[0] * canary * math.log1p(bet.a) + n[1] * stable * math.log1p(-bet.b)
+
+    def from_border(u: float) -> float:
+        return n[0] * divergence(canary, tolerance.border(u)) + n[1] * divergence(stable, u)
+
+    highest = (canary - tolerance.slack) / tolerance.ratio
+    return grows, from_border(best(lambda u: -from_border(u), stable, highest))
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.builds(Tolerance, st.floats(1, 1.2), st.floats(0, 0.002)),
@@ -165,23 +185,52 @@ def divergence(p: float, q: float) -> float:
 def test_bets_that_are_right_grow_nearly_as_fast_as_any_could(
     tolerance: Tolerance, stable: float, times: float, n_c: int, n_s: int
 ) -> None:
-    """The fastest grow by the least divergence from the border; here it is searched for.
-
-    Of tolerances and rates as they are usual: the bets are those of Poisson counts.
-    """
+    """Of tolerances and rates as they are usual: rare ones' bets are those of Poisson counts."""
     border = tolerance.border(stable)
     odds = times * border / (1 - border)
-    canary = odds / (1 + odds)
-    bet = bet_on(tolerance, canary, stable, n_c, n_s)
-    assert bet is not None
-    nothing = log_e(tolerance, bet, Counts(n_c, 0), Counts(n_s, 0))
-    grows = nothing + n_c * canary * math.log1p(bet.a) + n_s * stable * math.log1p(-bet.b)
-
-    def from_border(u: float) -> float:
-        return n_c * divergence(canary, tolerance.border(u)) + n_s * divergence(stable, u)
-
-    fastest = from_border(best(lambda u: -from_border(u), stable, min(canary, 0.999)))
+    grows, fastest = speeds(tolerance, odds / (1 + odds), stable, (n_c, n_s))
     assert 0.8 * fastest <= grows <= fastest * (1 + 1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([1.0, 1.1, 2.0, 10.0]),
+    st.sampled_from([0.0, 0.001, 0.01]),
+    st.floats(0.001, 0.5),
+    st.one_of(st.sampled_from(ODDS_OVER_STABLE), st.floats(1.2, 30)),
+    st.tuples(MANY, MANY),
+)
+@example(10.0, 0.0, 0.075, 14.0, (50, 160))
+@example(2.0, 0.001, 0.4786, 2.0, (797, 1467))
+@example(10.0, 0.0, 0.0968, 1.5, (4454, 713))
+@example(1.0, 0.0, 0.5, 30.0, (10, 90))
+@example(1.1, 0.0, 0.08, 1.5, (1, 100_000))
+def test_the_bets_of_rates_that_are_not_rare_grow_as_fast_as_any(
+    ratio: float, slack: float, stable: float, times: float, n: Requests
+) -> None:
+    tolerance = Tolerance(ratio, slack)
+    border = tolerance.border(stable)
+    assume(border < HIGHEST_RATE)
+    canary = min(times * border / (1 - border + times * border), HIGHEST_RATE)
+    assume(canary > max(RARE, border * 1.001))
+    grows, fastest = speeds(tolerance, canary, stable, n)
+    assert 0.99 * fastest <= grows <= fastest * (1 + 1e-6)
+
+
+@pytest.mark.xfail(strict=True, reason="up to RARE the bets are those of Poisson counts")
+@pytest.mark.parametrize(
+    ("ratio", "stable", "canary", "n"),
+    [
+        (2.0, 0.03, 0.088, (1000, 100)),
+        (10.0, 0.0056, 0.0815, (1000, 100)),
+    ],
+)
+def test_the_bets_of_rare_rates_grow_as_fast_as_any(
+    ratio: float, stable: float, canary: float, n: Requests
+) -> None:
+    assert canary <= RARE
+    grows, fastest = speeds(Tolerance(ratio, 0.0), canary, stable, n)
+    assert grows >= 0.99 * fastest
 
 
 def test_nothing_is_bet_on_what_is_tolerated() -> None:

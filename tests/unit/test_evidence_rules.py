@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -257,16 +258,29 @@ def test_the_limit_alone_judges_in_probation() -> None:
     assert message.startswith("canary 0.0 % [0.0, 4.9] of 80; limit 2 %; tolerated 1.2 times")
 
 
-def test_clusters_widen_the_intervals_that_people_see() -> None:
-    even = taken(*[(Counts(100, 2), Counts(100, 2))] * 20)
+def widths(tests: RateTests) -> tuple[float, float]:
+    """Return how wide the intervals of the canary and of stable are that people see."""
+    _, message = judge(tests, SEEN, LIMIT, ASKED)
+    canary, stable = re.findall(r"\[([\d.]+), ([\d.]+)\]", message)
+    return float(canary[1]) - float(canary[0]), float(stable[1]) - float(stable[0])
+
+
+EVEN: Steps = [(Counts(100, 2), Counts(100, 2))] * 20
+
+
+def test_clusters_of_stable_widen_both_intervals_that_people_see() -> None:
+    even = taken(*EVEN)
+    bursts = taken(*[(Counts(100, 2), Counts(100, 20 * (i % 10 == 5))) for i in range(20)])
+    assert (even.canary, even.stable) == (bursts.canary, bursts.stable)
+    for clustered, usual in zip(widths(bursts), widths(even), strict=True):
+        assert clustered > 2 * usual
+
+
+def test_a_canary_that_breaks_does_not_widen_the_intervals() -> None:
+    """Its failures come all at once, and are no clusters that are usual."""
     bursts = taken(*[(Counts(100, 20 * (i % 10 == 5)), Counts(100, 2)) for i in range(20)])
-    assert even.canary == bursts.canary
-    widths = []
-    for tests in (even, bursts):
-        _, message = judge(tests, SEEN, LIMIT, ASKED)
-        low, high = message[message.index("[") + 1 : message.index("]")].split(", ")
-        widths.append(float(high) - float(low))
-    assert widths[1] > 2 * widths[0]
+    assert bursts.dispersion.phi > 2
+    assert widths(bursts) == widths(taken(*EVEN))
 
 
 @pytest.mark.parametrize(

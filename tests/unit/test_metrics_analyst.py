@@ -15,7 +15,9 @@ from crossfade.errors import MetricSourceError
 from crossfade.evidence.rules import odds
 from crossfade.evidence.verdicts import Evidence, MetricAnswer, Verdict
 from crossfade.metrics.analyst import Analyst, Arm, Subject
+from crossfade.metrics.batching import MAX_ROLLOUT_SECONDS
 from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.folds import LOOK_BACK_SECONDS
 from crossfade.metrics.prometheus import RawSeries, RefusedError
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst, log_needed
 from crossfade.metrics.selectors import parse_selector
@@ -145,7 +147,7 @@ def subject_of(
 
 def counted(answer: MetricAnswer) -> tuple[str, str]:
     """Return the requests of the canary and of stable that the message tells."""
-    canary, stable = re.findall(r" of (\d+)", answer.message)
+    canary, stable = re.findall(r" of (\d[\d,]*)\b", answer.message)
     return canary, stable
 
 
@@ -296,6 +298,40 @@ async def test_asks_one_query_for_fifty_rollouts() -> None:
     answers = await asyncio.gather(*(world.analyst.look(s, now) for s in subjects))
     assert len(world.prom.queries) == 2
     assert [counted(a[0])[0] for a in answers] == [str((i + 1) * 10) for i in range(50)]
+
+
+async def test_a_thousand_rollouts_are_one_query_a_selector_once_they_read_on() -> None:
+    """A first look reads minutes, so it asks for fewer in one query, and still for all, once."""
+    world, rollouts = World(), 1000
+    subjects = [subject_of(name=f"m{i}") for i in range(rollouts)]
+    for i in range(rollouts):
+        for second in range(-10, 16, 5):
+            world.scrape(second, f"m{i}-aaa-5c6b-q8q9", 1000 + second)
+            world.scrape(second, f"m{i}-bbb-5c6b-q8q9", max(second, 0) * (i + 1))
+
+    async def look(second: float) -> list[tuple[int, float]]:
+        """Return how many rollouts are in each query, and over how many seconds it asks."""
+        world.prom.queries.clear()
+        now = SINCE + timedelta(seconds=second)
+        answers = await asyncio.gather(*(world.analyst.look(s, now) for s in subjects))
+        judged = int(second / 5) * 5
+        assert [counted(a[0])[0].replace(",", "") for a in answers] == [
+            str((i + 1) * judged) for i in range(rollouts)
+        ]
+        for selector in ("total{namespace", 'total{code="500"'):
+            asked = [m for q in world.prom.queries if q.startswith(selector)
+                     for m in re.findall(r"\bm\d+-bbb-", q)]  # fmt: skip
+            assert len(asked) == len(set(asked)) == rollouts
+        return [
+            (len(re.findall(r"\bm\d+-bbb-", q)), int(q.rpartition("[")[2][:-3]) / 1000)
+            for q in world.prom.queries
+        ]
+
+    first = await look(10.2)
+    most = int(MAX_ROLLOUT_SECONDS / (10.2 + LOOK_BACK_SECONDS))
+    assert max(first) == (most, 10.2 + LOOK_BACK_SECONDS)
+    assert len(first) == 2 * math.ceil(rollouts / most)
+    assert await look(15.2) == [(rollouts, 15.2)] * 2
 
 
 async def test_a_failed_common_query_fails_all_who_asked(world: World) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 from typing_extensions import override
@@ -26,6 +26,7 @@ class Answers:
     body: bytes = b""
     wait: threading.Event | None = None
     asked: list[tuple[str, dict[str, list[str]], str | None]] = field(default_factory=list)
+    """The address from the path on, with its query if it has one; the body's form; who asks."""
     port: int = 0
 
     def result(self, *series: object, **more: object) -> None:
@@ -43,9 +44,12 @@ def server() -> Iterator[Answers]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            answers.asked.append((url.path, parse_qs(url.query), self.headers["Authorization"]))
+        def do_POST(self) -> None:
+            """As Prometheus: a form in the body is read if it says that it is one."""
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            is_form = self.headers["Content-Type"] == "application/x-www-form-urlencoded"
+            form = parse_qs(body, strict_parsing=True) if is_form else {}
+            answers.asked.append((self.path, form, self.headers["Authorization"]))
             if answers.wait:
                 answers.wait.wait(2)
             self.send_response(answers.status)
@@ -92,6 +96,20 @@ async def test_gives_raw_samples(server: Answers, client: PrometheusClient) -> N
     ]
 
 
+async def test_a_query_may_be_longer_than_an_address(
+    server: Answers, client: PrometheusClient
+) -> None:
+    """It is sent in the body and not in the address, also what has to be escaped."""
+    server.result()
+    pods = "|".join(f"fraud-{i:05}-" for i in range(8000))
+    query = f'r{{pod=~"({pods}).*",of="ä&=+%; #"}}[5s]'
+    assert len(query) > 100_000
+    await client.instant(server.endpoint(), query, 1)
+    await client.steps(server.endpoint(), query, 100, 200, 10)
+    asked = [(address, form["query"]) for address, form, _ in server.asked]
+    assert asked == [("/api/v1/query", [query]), ("/api/v1/query_range", [query])]
+
+
 async def test_gives_native_histograms(server: Answers, client: PrometheusClient) -> None:
     histogram = {"count": "3", "sum": "1", "buckets": [[0, "0.5", "1", "3"]]}
     server.result({"metric": {"pod": "a"}, "histograms": [[1.5, histogram]]})
@@ -103,9 +121,9 @@ async def test_gives_native_histograms(server: Answers, client: PrometheusClient
 async def test_asks_for_steps(server: Answers, client: PrometheusClient) -> None:
     server.result()
     assert await client.steps(server.endpoint(), "v", 100, 200, 10) == []
-    path, query, _ = server.asked[0]
-    assert path == "/api/v1/query_range"
-    assert (query["start"], query["end"], query["step"]) == (["100"], ["200"], ["10s"])
+    asked = {"query": "v", "start": "100", "end": "200", "step": "10s", "timeout": "5s"}
+    form = {name: [value] for name, value in asked.items()}
+    assert server.asked == [("/api/v1/query_range", form, None)]
 
 
 async def test_shows_a_bearer_token_or_a_password(

@@ -189,8 +189,9 @@ def _connect(endpoint: Endpoint) -> Any:
         """
 
         @override
-        def request(self, method: Any, url: Any, params: Any = None, **more: Any) -> Any:
-            return super().request(method, url, data=params, **more)
+        def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+            request.data, request.params = request.params, {}
+            return super().prepare_request(request)
 
     session = Session()
     session.trust_env = False
