@@ -569,6 +569,9 @@ def test_what_may_not_change_is_kept(
     name = {"metadata.name": f"fixed-{secrets.token_hex(3)}"}
     first = changed(before | name)
     assert api("create", "-f", "-", manifest=first).returncode == 0
+    # The operator writes, too: what it does first would be a conflict with what is replaced here.
+    seen = "--for=jsonpath={.status.observedGeneration}=1"
+    assert api("wait", seen, f"modeldeployment/{first['metadata']['name']}").returncode == 0
     refused = api("replace", "-f", "-", manifest=changed(after, first))
     assert refused.returncode != 0
     assert message in refused.stderr

@@ -24,11 +24,12 @@ from typing import Final
 
 from crossfade.evidence.verdicts import Counts
 
-RARE: Final = 0.1
-"""Up to this share counts of bad answers are taken as Poisson."""
+NEWTON_STEPS: Final = 8
+"""Steps of the projection at most; two or three are the rule."""
 
-NEWTON_STEPS: Final = 5
-"""Steps of the projection; the first ones do most of it."""
+CLOSE: Final = 0.1
+"""A step of this size, relative to the distance to the nearer end, is the last: the error that is
+left is about its square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ def bet_on(tolerance: Tolerance, canary: float, stable: float, n_c: int, n_s: in
     The rates are projected on the border of what is tolerated, (ratio u + slack, u), so that with
     n_c and n_s requests they are told from it as hardly as possible; the bets are the odds ratios
     between them and their projection (reverse information projection; Grünwald, de Heide and
-    Koolen, "Safe testing", JRSS B 2024). For rare bad answers, whose counts are nearly Poisson, the
-    projection solves a quadratic equation; else Newton's method goes on from there. Bets decide
+    Koolen, "Safe testing", JRSS B 2024). Were the counts Poisson, the
+    projection would solve a quadratic equation; Newton's method goes on from there. Bets decide
     only how fast evidence grows, not whether it is valid.
 
     Args:
@@ -94,8 +95,7 @@ def bet_on(tolerance: Tolerance, canary: float, stable: float, n_c: int, n_s: in
     linear = n_c * ratio * (slack - canary) + n_s * (slack - stable * ratio)
     constant = -n_s * stable * slack
     u = (math.sqrt(linear * linear - 4 * square * constant) - linear) / (2 * square)
-    if canary > RARE:
-        u = _project(tolerance, canary, stable, n_c, n_s, u)
+    u = _project(tolerance, canary, stable, n_c, n_s, u)
     v = tolerance.border(u)
     if not stable < u < 1 or not v < canary:
         return None
@@ -109,7 +109,8 @@ def _project(
 ) -> float:
     """Return the u with the least n_c KL(canary, border(u)) + n_s KL(stable, u): it is convex."""
     ratio = tolerance.ratio
-    low, high = stable, min((canary - tolerance.slack) / ratio, 1.0)
+    highest = min((canary - tolerance.slack) / ratio, 1.0)
+    low, high = stable, highest
     u = start
     for _ in range(NEWTON_STEPS):
         v = tolerance.border(u)
@@ -120,7 +121,10 @@ def _project(
             low = u
         bend = n_c * ratio * ratio * (canary / (v * v) + (1 - canary) / (1 - v) ** 2)
         bend += n_s * (stable / (u * u) + (1 - stable) / (1 - u) ** 2)
-        u -= slope / bend
+        step = slope / bend
+        u -= step
         if not low <= u <= high:
             u = (low + high) / 2
+        elif abs(step) < CLOSE * min(u - stable, highest - u):
+            break
     return u

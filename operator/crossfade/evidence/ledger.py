@@ -199,6 +199,9 @@ class Ledger(Generic[T]):
         sealed = self._checkpoints[0].before
         for one in self.fold.add(series):
             number = max(_cell_of(one), sealed)
+            if one.side is Side.STABLE and one.end > self._first * CELL_MS:
+                # What began before the evidence may hold stable's part of a burst at its beginning.
+                number = max(number, self._first)
             self._distrust(number)
             self._open.setdefault(number, _OpenCell()).add(one)
             requests = one.adds.get(REQUESTS, 0) * one.amount
@@ -240,11 +243,11 @@ class Ledger(Generic[T]):
         if horizon is None:
             return self._answered
         known = max(horizon, since)
-        return self._answered - sum(
-            cell.requests_after(known)
-            for number, cell in self._open.items()
-            if number >= known // CELL_MS
-        )
+        unknown = 0
+        for number in range(known // CELL_MS, newest // CELL_MS + 1):
+            if number in self._open:
+                unknown += self._open[number].requests_after(known)
+        return self._answered - unknown
 
     def _horizon(self) -> int | None:
         """Return up to when the canary counts; None: without bound."""
@@ -269,15 +272,20 @@ class Ledger(Generic[T]):
             if len(self._checkpoints) > 1 and latest.before - kept < CHECKPOINT_CELLS:
                 self._checkpoints.pop()
             self._checkpoints.append(_Checkpoint(known, tests))
+        sealed_before = self._checkpoints[0].before
         sealed = (newest - SEAL_AFTER_MS) // CELL_MS
         while len(self._checkpoints) > 1 and self._checkpoints[1].before <= sealed:
             self._checkpoints.pop(0)
         before = self._checkpoints[0].before
-        for number in [k for k in self._open if k < before]:
-            del self._open[number]
+        if before != sealed_before:
+            for number in [k for k in self._open if k < before]:
+                del self._open[number]
 
     def _take(self, tests: T, start: int, end: int | None, horizon: int | None) -> None:
-        for number in sorted(k for k in self._open if k >= start and (end is None or k < end)):
+        latest = (self.fold.newest() or 0) // CELL_MS + 1 if end is None else end
+        for number in sorted(self._open) if start == 0 else range(start, latest):
+            if number not in self._open or number >= latest:
+                continue
             cell = self._open[number].up_to(number, horizon)
             if number < self._first and not cell.canary:
                 tests.learn(cell)

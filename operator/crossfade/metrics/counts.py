@@ -70,7 +70,7 @@ class CountersReading:
 
 def counter(owner: Owner, term: Term, series: RawSeries) -> Series:
     """Return a series of a term, as evidence takes it."""
-    key = f"{term.selector}\0{identity(series)}"
+    key = f"{term.key}\0{identity(series)}"
     return Series(*owner, key, term.adds, parse_samples(series.values))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, Protocol
 
 from typing_extensions import override
@@ -89,6 +90,7 @@ class DriftFold(Fold[DriftTests]):
         return MetricAnswer(self._name, verdict, message, evidence, alert)
 
 
+@lru_cache(maxsize=4096)
 def part_adds(category: str) -> Mapping[str, int]:
     """Return what an observation of a category adds."""
     return {f"{CATEGORY}{category}": 1, REQUESTS: 1}

@@ -81,8 +81,14 @@ class PrometheusAnalyst:
         """See :class:`~crossfade.metrics.analyst.Analyst`."""
         kept = self._keep(subject)
         metrics = subject.analysis.metrics
+        try:
+            needed = log_needed(subject.analysis)
+        except InvalidSpecError:
+            needed = math.inf  # the metric that is wrong says so itself
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._answer(kept, subject, m, now)) for m in metrics]
+            tasks = [
+                group.create_task(self._answer(kept, subject, m, now, needed)) for m in metrics
+            ]
         return tuple(task.result() for task in tasks)
 
     async def arrivals(
@@ -127,16 +133,16 @@ class PrometheusAnalyst:
         return kept
 
     async def _answer(
-        self, kept: _Kept, subject: Subject, metric: Metric, now: datetime
+        self, kept: _Kept, subject: Subject, metric: Metric, now: datetime, needed: float
     ) -> MetricAnswer:
         try:
-            answer = await self._judge(kept, subject, metric, now)
+            answer = await self._judge(kept, subject, metric, now, needed)
         except (MetricSourceError, InvalidSpecError) as e:
             answer = MetricAnswer(metric.name, Verdict.UNAVAILABLE, str(e))
         return replace(answer, message=answer.message[:MAX_MESSAGE])
 
     async def _judge(
-        self, kept: _Kept, subject: Subject, metric: Metric, now: datetime
+        self, kept: _Kept, subject: Subject, metric: Metric, now: datetime, needed: float
     ) -> MetricAnswer:
         of = (metric, await self._reference(kept, subject, metric))
         known, fold = kept.metrics.get(metric.name, (None, None))
@@ -153,7 +159,7 @@ class PrometheusAnalyst:
             await catch_up(self._batcher, endpoint, now.timestamp())
 
         await self._with_endpoint(namespace, analysis, read)
-        return fold.judge(subject, now, log_needed(analysis))
+        return fold.judge(subject, now, needed)
 
     async def _reference(self, kept: _Kept, subject: Subject, metric: Metric) -> Reference | None:
         """Return what a drift is compared with, beside stable; None: nothing."""

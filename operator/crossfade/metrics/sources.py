@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 from crossfade.api.v1alpha1 import Analysis, Metric, Source
@@ -27,7 +29,7 @@ _MILLISECONDS: Final[dict[Unit, float]] = {
 """How many milliseconds each unit has."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Term:
     """One family of series, and what one count of it adds."""
 
@@ -35,8 +37,13 @@ class Term:
     requests: int
     bad: int
 
-    @property
-    def adds(self) -> dict[str, int]:
+    @cached_property
+    def key(self) -> str:
+        """What tells its series from those of other terms."""
+        return str(self.selector)
+
+    @cached_property
+    def adds(self) -> Mapping[str, int]:
         """What one count adds, as evidence takes it."""
         counted = {REQUESTS: self.requests, BAD: self.bad}
         return {what: amount for what, amount in counted.items() if amount}
