@@ -225,7 +225,7 @@ def test_stable_is_booked_at_the_start_of_its_scrape_and_the_canary_at_the_end()
         counts(Side.STABLE, (-1, 0), (4.5, 10), (9.5, 30), (80, 100)),
     ).standing()
     assert [(c.number - SINCE_S, c.canary, c.stable) for c in [*told.learned, *told.taken]] == [
-        (0, {}, {REQUESTS: 10}),  # begun before the evidence: booked where that begins
+        (-1, {}, {REQUESTS: 10}),
         (1, {REQUESTS: 1}, {}),
         (4, {}, {REQUESTS: 20}),
         (6, {REQUESTS: 2}, {}),
@@ -235,10 +235,20 @@ def test_stable_is_booked_at_the_start_of_its_scrape_and_the_canary_at_the_end()
 
 def test_partial_intervals_of_the_canary_are_not_whole() -> None:
     told = ledger_of(
-        counts(Side.CANARY, (-3, 0), (2, 1), (7, 3)), counts(Side.STABLE, (-1, 0), (9, 10))
+        counts(Side.CANARY, (-3, 0), (2, 1), (7, 3)), counts(Side.STABLE, (-1, 0), (0, 0), (9, 10))
     ).standing()
     assert told.canary == {REQUESTS: 3}
     assert total(cell.canary_whole for cell in told.taken) == {REQUESTS: 2}
+
+
+def test_the_canary_is_compared_from_when_stables_last_old_interval_is_over() -> None:
+    """What hits both in the first seconds is in an interval of stable's with much from before."""
+    told = ledger_of(
+        counts(Side.CANARY, (-2, 0), (0, 0), (3, 5), (6, 9), (9, 16)),
+        counts(Side.STABLE, (-6, 0), (4, 80), (14, 90)),
+    ).standing()
+    assert told.canary == {REQUESTS: 16}
+    assert total(cell.canary_whole for cell in told.taken) == {REQUESTS: 16 - 9}
 
 
 def test_nothing_is_known_of_a_canary_without_series() -> None:
@@ -289,8 +299,7 @@ def test_what_stable_did_before_is_learned_and_not_counted() -> None:
 def test_what_a_canary_did_before_its_warm_up_was_over_does_not_count() -> None:
     """Its pod was scraped before the evidence began, so it is warm so long after the beginning.
 
-    Stable's is warm at 20 s. What it did between 15 s and 25 s may be of either time. What it did
-    across the beginning may hold its part of a burst that the canary had just after it.
+    Stable's is warm at 20 s. What it did between 15 s and 25 s may be of either time.
     """
     ledger = ledger_of(
         counts(Side.CANARY, (-10, 0), (10, 5), (30, 20), (40, 27)),
@@ -300,8 +309,8 @@ def test_what_a_canary_did_before_its_warm_up_was_over_does_not_count() -> None:
     told = ledger.standing()
     assert told.canary == {REQUESTS: 7}
     assert ledger.answered(SINCE) == 7
-    assert not told.learned
-    assert told.stable == {REQUESTS: 170 - 120}
+    assert total(cell.stable for cell in told.learned) == {REQUESTS: 150 - 120}
+    assert told.stable == {REQUESTS: 20}
 
 
 @pytest.mark.parametrize(("side", "counted"), [(Side.CANARY, (14, 50)), (Side.STABLE, (10, 54))])

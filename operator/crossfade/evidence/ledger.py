@@ -60,7 +60,8 @@ class Cell:
     number: int
     canary: Tally
     canary_whole: Tally
-    """Without partial increments, whose time is shorter than that of stable's."""
+    """What is compared with stable: without partial increments, whose time is shorter, and without
+    those that began before stable's first one did."""
     stable: Tally
 
 
@@ -123,30 +124,34 @@ class _OpenCell:
     """What was counted so far in a cell that may get more: the canary's by the time of its end."""
 
     stable: Tally = field(default_factory=dict)
-    canary: dict[int, tuple[Tally, Tally]] = field(default_factory=dict)
+    canary: dict[tuple[int, int], tuple[Tally, Tally]] = field(default_factory=dict)
+    """By the end and the start: all, and without partial increments."""
 
     def add(self, one: Increment) -> None:
         """Take in an increment."""
         if one.side is Side.STABLE:
             add_to(self.stable, one.adds, one.amount)
             return
-        every, whole = self.canary.setdefault(one.end, ({}, {}))
+        every, whole = self.canary.setdefault((one.end, one.start), ({}, {}))
         add_to(every, one.adds, one.amount)
         if not one.partial:
             add_to(whole, one.adds, one.amount)
 
     def requests_after(self, at: int) -> int:
         """Return the canary's requests by samples after a time."""
-        return sum(every.get(REQUESTS, 0) for end, (every, _) in self.canary.items() if end > at)
+        return sum(
+            every.get(REQUESTS, 0) for (end, _), (every, _) in self.canary.items() if end > at
+        )
 
-    def up_to(self, number: int, horizon: int | None) -> Cell:
+    def up_to(self, number: int, horizon: int | None, compared_from: int) -> Cell:
         """Return the cell with the canary's samples up to the horizon."""
         canary: Tally = {}
         canary_whole: Tally = {}
-        for end, (every, whole) in self.canary.items():
+        for (end, start), (every, whole) in self.canary.items():
             if horizon is None or end <= horizon:
                 add_to(canary, every)
-                add_to(canary_whole, whole)
+                if start >= compared_from:
+                    add_to(canary_whole, whole)
         return Cell(number, canary, canary_whole, self.stable)
 
 
@@ -187,6 +192,7 @@ class Ledger(Generic[T]):
         self.fold = CounterFold(since, canary_is_new=has_stable, warmup=warmup)
         self._since = since
         self._first = (since + (warmup if has_stable else 0)) // CELL_MS
+        self._compared_from = 0
         self._has_stable = has_stable
         self._checkpoints = [_Checkpoint(0, tests)]
         self._open: dict[int, _OpenCell] = {}
@@ -199,9 +205,8 @@ class Ledger(Generic[T]):
         sealed = self._checkpoints[0].before
         for one in self.fold.add(series):
             number = max(_cell_of(one), sealed)
-            if one.side is Side.STABLE and one.end > self._first * CELL_MS:
-                # What began before the evidence may hold stable's part of a burst at its beginning.
-                number = max(number, self._first)
+            if one.side is Side.STABLE and one.start < self._first * CELL_MS < one.end:
+                self._compare_from(one.end)
             self._distrust(number)
             self._open.setdefault(number, _OpenCell()).add(one)
             requests = one.adds.get(REQUESTS, 0) * one.amount
@@ -253,6 +258,15 @@ class Ledger(Generic[T]):
         """Return up to when the canary counts; None: without bound."""
         return self.fold.covered_by(Side.STABLE) if self._has_stable else None
 
+    def _compare_from(self, at: int) -> None:
+        """Compare the canary with stable only from when stable's last old interval is over.
+
+        That one holds stable's part of what hits both at the beginning, among much from before.
+        """
+        if at > self._compared_from:
+            self._compared_from = at
+            self._distrust(self._first)
+
     def _distrust(self, number: int) -> None:
         """Drop the checkpoints that a late increment comes before."""
         while len(self._checkpoints) > 1 and self._checkpoints[-1].before > number:
@@ -286,7 +300,7 @@ class Ledger(Generic[T]):
         for number in sorted(self._open) if start == 0 else range(start, latest):
             if number not in self._open or number >= latest:
                 continue
-            cell = self._open[number].up_to(number, horizon)
+            cell = self._open[number].up_to(number, horizon, self._compared_from)
             if number < self._first and not cell.canary:
                 tests.learn(cell)
             else:
