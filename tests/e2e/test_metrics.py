@@ -338,6 +338,10 @@ class Rollout:
             min_requests=10,
         )
 
+    async def begin(self) -> None:
+        """Wait until every pod was scraped: stable's interval across ``since`` is not compared."""
+        await asyncio.sleep(2.5)
+
     async def look(self, analyst: PrometheusAnalyst | None = None) -> MetricAnswer:
         return (await (analyst or self.analyst).look(self.subject, datetime.now(UTC)))[0]
 
@@ -391,6 +395,7 @@ async def test_promotes_a_healthy_canary_and_ignores_what_was_before(
 ) -> None:
     await _scraped(exporter, "healthy", prometheus)
     rollout = Rollout("healthy", prometheus, client, ERRORS)
+    await rollout.begin()
     assert (await rollout.look()).verdict is Verdict.NOT_ENOUGH_DATA
 
     def play() -> None:
@@ -406,6 +411,7 @@ async def test_finds_a_new_label_value_of_a_scraped_pod_from_its_first_count(
 ) -> None:
     await _scraped(exporter, "label", prometheus)
     rollout = Rollout("label", prometheus, client, ERRORS)
+    await rollout.begin()
     for requests in (8, 16):
         exporter.count(_stable("label"), good=90)
         exporter.count(_canary("label"), good=4, bad=4)
@@ -423,6 +429,7 @@ async def test_counts_on_after_a_reset_and_after_a_pod_went_away(
 ) -> None:
     await _scraped(exporter, "reset", prometheus)
     rollout = Rollout("reset", prometheus, client, ERRORS)
+    await rollout.begin()
     exporter.count(_stable("reset"), good=90)
     exporter.count(_canary("reset"), good=20)
     first = await rollout.until(Verdict.HEALTHY)
@@ -457,6 +464,7 @@ async def test_judges_slowness_by_a_bucket_and_names_the_borders(
     await _known(prometheus, 'seconds_count{pod=~"slow-.*"}', series=2)
     latency = {"maxMilliseconds": 300, "maxSlowPercent": 5}
     rollout = Rollout("slow", prometheus, client, [{**SLOW, "latency": latency}])
+    await rollout.begin()
     rounds = itertools.count(1)
 
     def play() -> None:
@@ -487,6 +495,7 @@ async def test_judges_exponential_histograms_of_two_schemas_at_a_border_of_both(
     await _known(prometheus, 'seconds{pod=~"coarser-.*"}', series=2)
     latency = {"maxMilliseconds": 300, "maxSlowPercent": 5}
     rollout = Rollout("coarser", prometheus, client, [{**SLOW, "latency": latency}])
+    await rollout.begin()
     rounds = itertools.count(1)
     answer = await rollout.until(Verdict.HARM, lambda: play(next(rounds)))
     assert answer.message.startswith(
