@@ -644,6 +644,7 @@ async def test_holds_while_prometheus_is_down_and_misses_nothing_afterwards(
     try:
         await _scraped(exporter, "down", server)
         rollout = Rollout("down", server, client, ERRORS)
+        await rollout.begin()
         exporter.count(_canary("down"), good=20)
         exporter.count(_stable("down"), good=180)
         await rollout.until(Verdict.HEALTHY)
