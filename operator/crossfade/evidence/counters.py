@@ -30,6 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
+from statistics import median
 from typing import Final
 
 MIN_SILENCE_MS: Final = 15_000
@@ -106,9 +107,8 @@ class _Pod:
     def scraped(self, times: list[int]) -> None:
         """Take in newer scrapes, oldest first."""
         self.scrapes.extend(times)
-        distances = sorted(b - a for a, b in pairwise(self.scrapes))
-        middle = len(distances) // 2
-        self.spacing = (distances[middle] + distances[~middle]) // 2 if distances else 0
+        distances = [b - a for a, b in pairwise(self.scrapes)]
+        self.spacing = int(median(distances)) if distances else 0
 
 
 @dataclass(slots=True)

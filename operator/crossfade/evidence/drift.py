@@ -26,14 +26,14 @@ from typing import Final
 from crossfade.evidence.counters import CATEGORY, REQUESTS
 from crossfade.evidence.eprocesses import (
     BAD_TO_KNOW,
-    MEMORY_SPANS,
+    MEMORY_FADE,
     MOST_OF_A_STEP,
     MOST_WHEN_KNOWN,
     Starts,
 )
 from crossfade.evidence.intervals import interval
-from crossfade.evidence.ledger import Cell, Pairing, Seen, Tally, add_to
-from crossfade.evidence.rules import Answer, Asked, figure, said_odds, stale, too_few
+from crossfade.evidence.ledger import Cell, Pairing, Seen, Tally, add_to, alone
+from crossfade.evidence.rules import NOTHING_BESIDE, Answer, Asked, figure, held, said_odds
 from crossfade.evidence.verdicts import Counts, Evidence, Verdict
 
 SHRINKAGE: Final = (20.0, 100.0)
@@ -88,11 +88,10 @@ class Histogram:
 
     def learn(self, span: Mapping[str, int]) -> None:
         """Take in a span; older ones fade."""
-        fade = 0.5 ** (1 / MEMORY_SPANS)
-        self.counts = {k: n * fade for k, n in self.counts.items()}
+        self.counts = {k: n * MEMORY_FADE for k, n in self.counts.items()}
         for k, n in span.items():
             self.counts[k] = self.counts.get(k, 0.0) + n
-        self.total = self.total * fade + sum(span.values())
+        self.total = self.total * MEMORY_FADE + sum(span.values())
 
     def shares(self, categories: Iterable[str]) -> list[float]:
         """Return the shares of categories, none of them 0."""
@@ -194,8 +193,7 @@ class DriftTests:
 
     def learn(self, cell: Cell) -> None:
         """See :class:`~crossfade.evidence.ledger.Tests`."""
-        # The canary has nothing to compare yet: stable's spans are closed as if it had.
-        ended = self._before.push(Cell(cell.number, cell.stable, cell.stable, cell.stable))
+        ended = self._before.push(alone(cell.number, cell.stable))
         if ended is not None:
             self._learn({}, categories_of(ended[1]))
 
@@ -204,8 +202,7 @@ class DriftTests:
         add_to(self.canary, categories_of(cell.canary))
         add_to(self.stable, categories_of(cell.stable))
         if self._starts is None:
-            # Without a stable version the canary is paired with itself: its spans are what counts.
-            cell = Cell(cell.number, cell.canary, cell.canary, cell.canary)
+            cell = alone(cell.number, cell.canary)
         ended = self._pairing.push(cell)
         if ended is not None:
             canary, stable = categories_of(ended[0]), categories_of(ended[1])
@@ -385,12 +382,14 @@ def judge_drift(
     """
     if seen.newest is None:
         return Verdict.NOT_ENOUGH_DATA, "the canary has no series yet", ""
-    moved = _is_apart(tests.log_e(), tests.effect(), asked, min_effect)
-    said = _describe(tests, min_effect, asked)
+    effect = tests.effect()
+    moved = _is_apart(tests.log_e(), effect, asked, min_effect)
+    said = _describe(tests, effect, min_effect, asked)
+    no_harm = held(seen, asked, _incomparable(tests, asked)) or (Verdict.HEALTHY, said)
     if tests.reference is None:
         if moved:
             return Verdict.HARM, said, ""
-        return *(_hold(tests, seen, asked) or (Verdict.HEALTHY, said)), ""
+        return *no_harm, ""
     effects = tests.effects_on_reference(tests.reference)
     logs = tests.reference.canary.log_e(), tests.reference.stable.log_e()
     canary_moved, stable_moved = (
@@ -405,7 +404,7 @@ def judge_drift(
     if canary_moved:
         words = f"PSI {effects[0].psi:.2g} from the reference, not told from stable yet; {said}"
         return Verdict.NOT_ENOUGH_DATA, words, ""
-    return *(_hold(tests, seen, asked) or (Verdict.HEALTHY, said)), alert
+    return *no_harm, alert
 
 
 def drift_evidence(tests: DriftTests, asked: Asked) -> Evidence:
@@ -432,25 +431,19 @@ def _alert(
     )
 
 
-def _hold(tests: DriftTests, seen: Seen, asked: Asked) -> Answer | None:
-    if not asked.in_force:
-        return Verdict.NOT_ENOUGH_DATA, "the weight is not yet seen in force"
-    old = stale(seen, asked)
-    if old is not None:
-        return old
-    if asked.in_probation and tests.reference is None:
-        return Verdict.NOT_ENOUGH_DATA, "nothing to compare with: no other version has traffic"
-    if not asked.in_probation and not tests.stable:
+def _incomparable(tests: DriftTests, asked: Asked) -> Answer | None:
+    if asked.in_probation:
+        return NOTHING_BESIDE if tests.reference is None else None
+    if not tests.stable:
         return Verdict.NOT_ENOUGH_DATA, "stable has nothing to compare with"
-    return too_few(asked)
+    return None
 
 
-def _describe(tests: DriftTests, min_effect: float, asked: Asked) -> str:
+def _describe(tests: DriftTests, effect: Effect, min_effect: float, asked: Asked) -> str:
     """Say how far the versions are apart, where the most, and the evidence."""
     mine, others = sum(tests.canary.values()), sum(tests.stable.values())
     if not mine or not others:
         return f"{mine:,} observations of the canary; minEffect {min_effect:g}"
-    effect = tests.effect()
     said = f"PSI {effect.psi:.2g} from stable"
     if effect.psi:
         said += f", at least {max(effect.at_least, 0.0):.2g}"

@@ -87,12 +87,13 @@ HIGHEST_RATE: Final = 0.98
 FIRST_GUESS: Final = Counts(50, 0)
 """What stable's rate is guessed from before it is known: no bad answer and a half, of fifty."""
 
-DISPERSION_SPANS: Final = 240
-"""Spans after which what is known of the dispersion counts for half: a gross incident raises it
-for long, and where failures are rare it takes long to know."""
+DISPERSION_FADE: Final = 0.5 ** (1 / 240)
+"""What is left after a span of what was known of the dispersion: a half after 240. A gross incident
+raises it for long, and where failures are rare it takes long to know."""
 
-MEMORY_SPANS: Final = 120
-"""Spans after which what is known of stable's rate counts for half."""
+MEMORY_FADE: Final = 0.5 ** (1 / 120)
+"""What is left after a span of what was known of a version's rate or distribution: a half after
+120."""
 
 NOTHING: Final = Counts()
 
@@ -148,9 +149,8 @@ class Differences:
             return
         last, self._last = self._last, span
         self.bad += span.bad
-        fade = 0.5 ** (1 / DISPERSION_SPANS)
-        self.squares *= fade
-        self.variances *= fade
+        self.squares *= DISPERSION_FADE
+        self.variances *= DISPERSION_FADE
         if not last.requests or not last.bad + span.bad:
             return
         together = last.requests + span.requests
@@ -231,9 +231,8 @@ class StableRate:
 
     def learn(self, stable: Counts) -> None:
         """Take in a span; older ones fade."""
-        fade = 0.5 ** (1 / MEMORY_SPANS)
-        self._requests = self._requests * fade + stable.requests
-        self._bad = self._bad * fade + stable.bad
+        self._requests = self._requests * MEMORY_FADE + stable.requests
+        self._bad = self._bad * MEMORY_FADE + stable.bad
 
     @property
     def share(self) -> float:

@@ -65,6 +65,11 @@ class Cell:
     stable: Tally
 
 
+def alone(number: int, tally: Tally) -> Cell:
+    """Return a cell that pairs a version with itself, so that its own spans come to an end."""
+    return Cell(number, tally, tally, tally)
+
+
 class Tests(Protocol):
     """What is made of the cells. A value: a copy goes on alone."""
 

@@ -14,7 +14,7 @@ from crossfade.evidence.eprocesses import (
     bounded,
 )
 from crossfade.evidence.kernel import Tolerance
-from crossfade.evidence.ledger import Cell, Pairing, Tally
+from crossfade.evidence.ledger import Cell, Pairing, Tally, alone
 from crossfade.evidence.verdicts import Counts
 
 
@@ -84,8 +84,7 @@ class RateTests:
     def learn(self, cell: Cell) -> None:
         """See :class:`~crossfade.evidence.ledger.Tests`."""
         self.history += counts_of(cell.stable)
-        # The canary has nothing to compare yet: stable's spans are closed as if it had.
-        ended = self._before.push(Cell(cell.number, cell.stable, cell.stable, cell.stable))
+        ended = self._before.push(alone(cell.number, cell.stable))
         if ended is not None:
             self._learn(NOTHING, counts_of(ended[1]))
 

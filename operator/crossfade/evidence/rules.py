@@ -51,6 +51,12 @@ class Asked:
 
 Answer = tuple[Verdict, str]
 
+NOTHING_BESIDE: Final[Answer] = (
+    Verdict.NOT_ENOUGH_DATA,
+    "nothing to compare with: no other version has traffic",
+)
+"""In probation, of what is judged only beside another version."""
+
 
 def judge(tests: RateTests, seen: Seen, limits: Limits, asked: Asked) -> Answer:
     """Give the answer. Harm goes first: evidence does not lapse when the source falls silent.
@@ -66,14 +72,8 @@ def judge(tests: RateTests, seen: Seen, limits: Limits, asked: Asked) -> Answer:
     ):
         if finding is not None:
             return finding
-    if not asked.in_force:
-        return Verdict.NOT_ENOUGH_DATA, "the weight is not yet seen in force"
-    for hold in (stale(seen, asked), _incomparable(tests, limits, asked)):
-        if hold is not None:
-            return hold
-    missing = too_few(asked)
-    said = describe(tests, limits, asked)
-    return missing or (Verdict.HEALTHY, said)
+    hold = held(seen, asked, _incomparable(tests, limits, asked))
+    return hold or (Verdict.HEALTHY, describe(tests, limits, asked))
 
 
 def evidence_of(tests: RateTests, asked: Asked) -> Evidence:
@@ -124,7 +124,14 @@ def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer
     return Verdict.NOT_ENOUGH_DATA, "the versions cannot be told apart yet"
 
 
-def stale(seen: Seen, asked: Asked) -> Answer | None:
+def held(seen: Seen, asked: Asked, incomparable: Answer | None) -> Answer | None:
+    """Return what keeps a version that does no harm from being healthy; None: nothing does."""
+    if not asked.in_force:
+        return Verdict.NOT_ENOUGH_DATA, "the weight is not yet seen in force"
+    return _stale(seen, asked) or incomparable or _too_few(asked)
+
+
+def _stale(seen: Seen, asked: Asked) -> Answer | None:
     """Return a hold when the samples are old."""
     age = asked.now - (seen.newest or 0)
     if age <= silence_after(seen.spacing):
@@ -132,7 +139,7 @@ def stale(seen: Seen, asked: Asked) -> Answer | None:
     return Verdict.UNAVAILABLE, f"the canary's newest sample is {age // 1000} s old"
 
 
-def too_few(asked: Asked) -> Answer | None:
+def _too_few(asked: Asked) -> Answer | None:
     """Return a hold while the canary has not answered what the step asks for."""
     if asked.answered >= asked.min_requests:
         return None
@@ -148,7 +155,7 @@ def _incomparable(tests: RateTests, limits: Limits, asked: Asked) -> Answer | No
     if asked.in_probation:
         if limits.share is not None:
             return None
-        return Verdict.NOT_ENOUGH_DATA, "nothing to compare with: no other version has traffic"
+        return NOTHING_BESIDE
     if tests.stable.requests:
         return None
     return Verdict.NOT_ENOUGH_DATA, "stable answered no request to compare with"
