@@ -351,6 +351,8 @@ class Window:
     canary: Counts
     stable: Counts
     """Its bad requests from up to two fences before."""
+    stable_across: int
+    """Its bad requests in the intervals across the beginning of the evidence, if they reach here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +390,8 @@ class LimitTest:
         self._canary = Counts()
         self._stable = Counts()
         self._fence = 0
+        self._across = 0
+        self._across_until = 0
         self._fenced = (NOTHING, NOTHING)
         """Stable's counts at the beginning of the fence before this one, and of this one."""
 
@@ -426,6 +430,11 @@ class LimitTest:
         self._canary += canary
         self._stable += stable
 
+    def learn_across(self, bad: int, until: int) -> None:
+        """Take in stable's bad answers of an interval across the beginning, that ends then."""
+        self._across += bad
+        self._across_until = max(self._across_until, until)
+
     def _mark(self, at: int) -> _Mark:
         if self._steps == 0:
             self._fence = at // FENCE_MS
@@ -458,10 +467,12 @@ class LimitTest:
         mark = self._marks[self._best()]
         stable = minus(self._stable, mark.stable)
         bad = minus(self._stable, mark.stable_before).bad
+        begun = -math.inf if mark.at is None else mark.at - 2 * FENCE_MS
         return Window(
             begun_at=mark.at,
             canary=minus(self._canary, mark.canary),
             stable=bounded(replace(stable, bad=bad)),
+            stable_across=self._across if begun < self._across_until else 0,
         )
 
     def log_ratio(self, counts: Counts) -> float:

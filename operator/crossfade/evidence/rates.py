@@ -42,6 +42,7 @@ class RateTests:
         "_pairing",
         "_waiting",
         "canary",
+        "compared",
         "dispersion",
         "history",
         "limit",
@@ -62,6 +63,8 @@ class RateTests:
         self.stable = NOTHING
         self.history = NOTHING
         """Stable's before that."""
+        self.compared = False
+        """The canary answered requests that lie beside whole intervals of stable."""
         self._cells: tuple[int, int] | None = None
         """The first and the latest cell of the evidence."""
         self._waiting = NOTHING
@@ -78,21 +81,25 @@ class RateTests:
         other.usual = self.usual.copy()
         other.canary, other.stable, other._waiting = self.canary, self.stable, self._waiting
         other.history, other._cells = self.history, self._cells
+        other.compared = self.compared
         other._pairing, other._before = self._pairing.copy(), self._before.copy()
         return other
 
     def learn(self, cell: Cell) -> None:
         """See :class:`~crossfade.evidence.ledger.Tests`."""
         self.history += counts_of(cell.stable)
+        self._across(cell)
         ended = self._before.push(alone(cell.number, cell.stable))
         if ended is not None:
             self._learn(NOTHING, counts_of(ended[1]))
 
     def take(self, cell: Cell) -> None:
         """See :class:`~crossfade.evidence.ledger.Tests`."""
+        self._across(cell)
         canary, stable = counts_of(cell.canary), counts_of(cell.stable)
         self.canary += canary
         self.stable += stable
+        self.compared = self.compared or bool(cell.canary_whole.get(REQUESTS))
         self._cells = (self._cells[0] if self._cells else cell.number, cell.number)
         self._waiting += stable
         if self.limit and canary.requests:
@@ -115,6 +122,10 @@ class RateTests:
             return 0.0
         first, latest = self._cells
         return (self.canary.requests + self.stable.requests) / (latest - first + 1)
+
+    def _across(self, cell: Cell) -> None:
+        if self.limit and cell.across:
+            self.limit.learn_across(counts_of(cell.across).bad, cell.across_until)
 
     def _step(self, canary: Tally, stable: Tally) -> None:
         mine, other = counts_of(canary), counts_of(stable)

@@ -108,7 +108,8 @@ def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer
 
     A limit alone takes a healthy version back in most failures that hit both versions. So in the
     very time of the canary's breach stable must keep the limit, and must be told
-    apart from it.
+    apart from it. What stable failed in the interval in which the canary got its first request
+    counts as if it had failed it all beside the canary, and answered nothing else there.
     """
     stable = window.stable
     if test.log_ratio(stable) >= STABLE_BREAKS:
@@ -116,9 +117,10 @@ def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer
             f"stable breaks the limit too ({percent(stable)} of {stable.requests:,}): "
             "inputs or a shared dependency, not this version"
         )
-    if (stable.requests + 1) * NEGLIGIBLE < window.canary.requests:
+    if tests.compared and (stable.requests + 1) * NEGLIGIBLE < window.canary.requests:
         return None
-    apart = log_e_apart(window.canary, stable, tests.usual.share)
+    beside = stable + Counts(window.stable_across, window.stable_across)
+    apart = log_e_apart(window.canary, beside, tests.usual.share)
     if apart / tests.dispersion.phi_of_stable >= TOLD_APART:
         return None
     return Verdict.NOT_ENOUGH_DATA, "the versions cannot be told apart yet"
