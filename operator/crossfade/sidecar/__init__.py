@@ -1,0 +1,1 @@
+"""What runs beside a model, in its pods, and needs nobody: it works while the operator is down."""
