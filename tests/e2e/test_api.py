@@ -91,6 +91,7 @@ STATUS = ModelDeploymentStatus(
                 StepForecast(weight_percent=5, requests=4100, seconds=93_600),
                 StepForecast(weight_percent=50, requests=9500),
             ],
+            no_forecast="none",
         )
     ],
     joined_backend={"name": "model", "port": 8080, "filters": [{"type": "X"}]},

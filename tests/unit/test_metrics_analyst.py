@@ -192,6 +192,33 @@ async def test_finds_harm_in_a_label_value_that_is_new(world: World) -> None:
     assert answer == await world.look(25.2, analyst=world.fresh())
 
 
+BESIDE: dict[str, Any] = {"name": "errors", "errorRate": {"worseThanStable": {}}}
+
+
+async def test_a_forecast_gets_its_time_as_soon_as_there_is_traffic() -> None:
+    world = World()
+    subject = subject_of(BESIDE, ladder=(10, 50))
+    for second in range(-20, 6, 5):
+        world.scrape(second, STABLE, 2000 + 90 * min(second, 0), 500 + 5 * min(second, 0))
+        world.scrape(second, CANARY, 0)
+    before = (await world.look(5.2, subject)).forecast
+    assert [(f.weight_percent, f.seconds) for f in before] == [(10, None), (50, None)]
+    world.scrape(10, STABLE, 2090, 505)
+    world.scrape(10, CANARY, 5)
+    ten, fifty = (await world.look(10.2, subject)).forecast
+    assert ten.seconds == pytest.approx(ten.requests / 2, rel=0.01)
+    assert fifty.seconds == pytest.approx(fifty.requests / 10, rel=0.01)
+
+
+async def test_where_nothing_can_be_forecast_it_is_said_why(world: World) -> None:
+    tolerant = {"name": "errors", "errorRate": {"worseThanStable": {"ratio": 2}}}
+    answer = await world.look(10.2, subject_of(tolerant, ladder=(10, 50)))
+    assert answer.forecast == ()
+    assert answer.no_forecast == "twice stable's rate (1.1 %) is tolerated"
+    nobody_asked = await world.look(10.2, subject_of(tolerant))
+    assert (nobody_asked.forecast, nobody_asked.no_forecast) == ((), "")
+
+
 async def test_reads_only_what_is_new(world: World) -> None:
     await world.look(10.2)
     world.prom.queries.clear()

@@ -678,6 +678,31 @@ async def test_forecast_without_traffic_has_no_time() -> None:
     assert "SlowDetection" not in world.reasons
 
 
+async def test_time_of_a_forecast_is_told_as_soon_as_words_are() -> None:
+    world = await healthy_world()
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.analyst.forecast = lambda _look: (Forecast(10, 2000, None),)
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: bool(world.status.get("metrics")))
+    world.analyst.forecast = lambda _look: (Forecast(10, 2000, 900),)
+    await world.run(20)
+    assert world.status["metrics"][0]["forecast"][0]["seconds"] == 900
+
+
+async def test_it_is_told_why_there_is_no_forecast() -> None:
+    world = await healthy_world()
+    world.analyst.no_forecast = "twice stable's rate (0.1 %) is tolerated"
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: bool(world.status.get("metrics")))
+    (metric,) = world.status["metrics"]
+    assert metric["noForecast"] == world.analyst.no_forecast
+    world.analyst.no_forecast = ""
+    world.analyst.forecast = slow_forecast
+    await world.run(20)
+    (metric,) = world.status["metrics"]
+    assert "noForecast" not in metric
+
+
 async def test_alert_is_written_at_once_and_told_once_while_it_stays() -> None:
     world = await healthy_world()
     world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA

@@ -287,6 +287,7 @@ class FakeAnalyst:
     """What every answer alerts of."""
     forecast: Callable[[int], tuple[Forecast, ...]] = lambda _look: ()
     """What the answer of the n-th look forecasts."""
+    no_forecast: str = ""
     still_arriving: bool = False
     """A leaving version still gets requests."""
     looks: list[Subject] = field(default_factory=list)
@@ -299,7 +300,16 @@ class FakeAnalyst:
         verdict = self.verdicts.get(subject.canary.version, default)
         forecast = self.forecast(len(self.looks))
         words = f"{verdict.value} it is"
-        return (MetricAnswer("errors", verdict, words, alert=self.alert, forecast=forecast),)
+        return (
+            MetricAnswer(
+                "errors",
+                verdict,
+                words,
+                alert=self.alert,
+                forecast=forecast,
+                no_forecast=self.no_forecast,
+            ),
+        )
 
     async def arrivals(
         self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime

@@ -586,6 +586,8 @@ class MetricStatus(StatusModel):
     """What people should know though no version is to blame: the inputs moved."""
     forecast: list[StepForecast] = Field(default_factory=list)
     """For each step of the ladder, how long a doubling of the rate goes unnoticed."""
+    no_forecast: str | None = None
+    """Why there is no forecast for any step."""
 
 
 class Condition(StatusModel):

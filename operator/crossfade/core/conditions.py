@@ -46,6 +46,7 @@ def _metric_status(answer: MetricAnswer) -> MetricStatus:
             StepForecast(weight_percent=f.weight_percent, requests=f.requests, seconds=f.seconds)
             for f in answer.forecast
         ],
+        no_forecast=answer.no_forecast or None,
     )
 
 
@@ -160,7 +161,8 @@ def write_due_in(
 
 def _words(status: ModelDeploymentStatus) -> list[str]:
     said = [status.message, status.verdict]
-    said += [words for m in status.metrics for words in (m.message, m.alert)]
+    said += [words or "" for m in status.metrics for words in (m.message, m.alert, m.no_forecast)]
+    said += ["timed" for m in status.metrics for f in m.forecast if f.seconds is not None]
     said += [c.message for c in status.conditions]
     return [re.sub(r"[\d.,]+", "", words) for words in said]
 

@@ -70,3 +70,5 @@ class MetricAnswer:
     """What people should know though no version is to blame; "" for nothing."""
     forecast: tuple[Forecast, ...] = ()
     """One for each step of the ladder; empty where nothing can be said yet."""
+    no_forecast: str = ""
+    """Why a doubling is seen at no step, for people; "" where it is, or where nobody asked."""

@@ -15,7 +15,7 @@ from crossfade.evidence.kernel import Tolerance
 from crossfade.evidence.ledger import Seen
 from crossfade.evidence.rates import Limits, RateTests
 from crossfade.evidence.rules import Asked, evidence_of, judge
-from crossfade.evidence.verdicts import Forecast, MetricAnswer, Verdict
+from crossfade.evidence.verdicts import Counts, Forecast, MetricAnswer, Verdict
 from crossfade.metrics.analyst import Subject
 from crossfade.metrics.arms import Owner, Portion, identity, names_of, parse_samples
 from crossfade.metrics.folds import Fold, Reading
@@ -215,21 +215,30 @@ class CountsFold(Fold[RateTests]):
         verdict, message = judge(tests, seen, self._limits, asked)
         if self._reading.said and verdict in (Verdict.HARM, Verdict.HEALTHY):
             message = f"{self._reading.said}: {message}"
+        forecast = self._forecast_of(tests, asked)
+        none = bool(asked.ladder) and not forecast
         return MetricAnswer(
             self._name,
             verdict,
             message,
             evidence_of(tests, asked),
-            forecast=self._forecast_of(tests, asked),
+            forecast=forecast,
+            no_forecast=power.why_none(self._limits, _stable_of(tests)) if none else "",
         )
 
     def _forecast_of(self, tests: RateTests, asked: Asked) -> tuple[Forecast, ...]:
-        """Say how long a doubling goes unnoticed; it changes slowly, so not at every look."""
+        """Say how long a doubling goes unnoticed; it changes slowly, so not at every look.
+
+        One that has no time yet is made anew as soon as there is traffic: the event
+        ``SlowDetection`` waits for it.
+        """
         made_at, forecast = self._forecast
-        if asked.ladder and (not forecast or asked.now - made_at >= FORECAST_MS):
+        untimed = tests.per_second and any(one.seconds is None for one in forecast)
+        old = asked.now - made_at >= FORECAST_MS
+        if asked.ladder and (not forecast or untimed or old):
             forecast = power.forecast(
                 self._limits,
-                tests.history + tests.stable,
+                _stable_of(tests),
                 asked.ladder,
                 tests.per_second,
                 asked.log_needed,
@@ -237,6 +246,11 @@ class CountsFold(Fold[RateTests]):
             )
             self._forecast = asked.now, forecast
         return forecast
+
+
+def _stable_of(tests: RateTests) -> Counts:
+    """Return all that is known of stable's rate, also from before the evidence."""
+    return tests.history + tests.stable
 
 
 def limits_of(metric: Metric) -> Limits:
