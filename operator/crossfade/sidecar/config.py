@@ -103,7 +103,7 @@ class Breaker(Part):
     """Then one request at a time tries again; successes close it."""
 
 
-class Fallback(Part):
+class Fallback(Part, kw_only=True):
     """What happens when the model does not answer."""
 
     on: tuple[Literal["timeout", "connection", "serverError", "openCircuit"], ...] = (
@@ -129,7 +129,7 @@ class Recording(Part):
     """Beside authorization, cookie, set-cookie, proxy-authorization and x-api-key."""
 
 
-class Config(Part):
+class Config(Part, kw_only=True):
     """Everything that a sidecar knows."""
 
     namespace: str
