@@ -545,6 +545,8 @@ class RolloutStatus(StatusModel):
     """deadlineSeconds is over, and onDeadline is hold."""
     warned_slow: bool = False
     """It was said that a doubling of a rate would be seen only after deadlineSeconds."""
+    undrilled_since: AwareDatetime | None = None
+    """Since when the drill of the canary's fallback fails, though its pods are ready."""
 
 
 class RejectedRevision(StatusModel):
@@ -560,6 +562,17 @@ class RejectedRevision(StatusModel):
     """Why, as a sentence."""
     at: AwareDatetime
     """When."""
+
+
+class FallbackTargetStatus(StatusModel):
+    """What one target of the fallback did with the golden request in the last drill."""
+
+    target: str
+    """stable, previous, service or static."""
+    ok: bool
+    """It answered as a fallback must."""
+    message: str = ""
+    """What it did instead, as a sentence."""
 
 
 class StepForecast(StatusModel):
@@ -594,7 +607,7 @@ class Condition(StatusModel):
     """A condition, as everywhere in Kubernetes."""
 
     type: str
-    """Ready, Progressing or RouteAccepted."""
+    """Ready, Progressing, RouteAccepted or InputsCompatible."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     observed_generation: int
@@ -642,8 +655,11 @@ class ModelDeploymentStatus(StatusModel):
     """The backend of the joined route as it was; put back on deletion."""
     consumed_command: str = ""
     """A command that is done and whose annotation is about to be removed."""
+    fallback: list[FallbackTargetStatus] = Field(default_factory=list)
+    """The last drill of a fallback: each target, in the order of spec.fallback.targets."""
     conditions: list[Condition] = Field(default_factory=list)
-    """Ready, Progressing and RouteAccepted."""
+    """Ready, Progressing and RouteAccepted; while a canary has a contract for its inputs, also
+    InputsCompatible."""
     replicas: int = 0
     """The pods of the stable version."""
     ready_replicas: int = 0
