@@ -19,6 +19,22 @@ ANSWERED_BY: Final = b"crossfade-fallback"
 
 BECAUSE: Final = b"crossfade-fallback-reason"
 
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Of one connection, not of the message (RFC 9110, 7.6.1, and RFC 2616, 13.5.1), beside those that
+Connection names."""
+
 
 class Reason(StrEnum):
     """Why the model's own answer is not the one that is sent."""
@@ -48,6 +64,18 @@ class Answer:
     status: int
     headers: Headers
     body: bytes
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """Return the headers that go on to the next hop when a whole message does."""
+    named = {
+        option.strip().lower()
+        for name, value in headers
+        if name.lower() == b"connection"
+        for option in value.split(b",")
+    }
+    dropped = HOP_BY_HOP | named
+    return tuple(header for header in headers if header[0].lower() not in dropped)
 
 
 @dataclass(frozen=True, slots=True)
