@@ -65,7 +65,7 @@ def play_limit(limit: float, path: tuple[int, ...], known: Dispersion) -> list[f
     """Return log e after each step of three requests."""
     test, logs = LimitTest(limit), []
     for i, bad in enumerate(path):
-        test.step(Counts(3, bad), NOTHING, i * 1000, known)
+        test.step(Counts(3, bad), Counts(3, bad), NOTHING, i * 1000, known)
         known.learn(Counts(3, bad), NOTHING)
         logs.append(test.log_e())
     return logs
@@ -211,7 +211,7 @@ def border_run(rng: random.Random, tolerance: Tolerance, cluster: int) -> Iterat
 def first_step(known: Dispersion) -> tuple[float, float]:
     """Return log e of both tests after a scrape in which every answer of the canary is bad."""
     limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.0, 0.0))
-    limit.step(Counts(1000, 1000), Counts(9000, 0), 0, known)
+    limit.step(Counts(1000, 1000), Counts(1000, 1000), Counts(9000, 0), 0, known)
     margin.step(Counts(1000, 1000), Counts(9000, 0), 0.001, known)
     return limit.log_e(), margin.log_e()
 
@@ -238,7 +238,7 @@ def test_clusters_temper_what_a_step_says() -> None:
 
     def told(known: Dispersion) -> tuple[float, float]:
         limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.0, 0.0))
-        limit.step(Counts(20, 5), Counts(180, 0), 0, known)
+        limit.step(Counts(20, 5), Counts(20, 5), Counts(180, 0), 0, known)
         margin.step(Counts(20, 5), Counts(180, 0), 0.01, known)
         return limit.log_e(), margin.log_e()
 
@@ -254,24 +254,26 @@ def test_clusters_temper_what_a_step_says() -> None:
 def test_three_errors_in_six_requests_are_enough_against_two_percent() -> None:
     test = LimitTest(0.02)
     for i in range(3):
-        test.step(Counts(2, 1), Counts(18, 0), i * 1000, Dispersion())
+        test.step(Counts(2, 1), Counts(2, 1), Counts(18, 0), i * 1000, Dispersion())
     assert test.log_e() > LOG_100
 
 
 def test_two_errors_are_not_enough_against_two_percent() -> None:
     test = LimitTest(0.02)
     for i in range(2):
-        test.step(Counts(2, 1), Counts(18, 0), i * 1000, Dispersion())
+        test.step(Counts(2, 1), Counts(2, 1), Counts(18, 0), i * 1000, Dispersion())
     assert test.log_e() < LOG_100
 
 
 def test_finds_a_late_regression_and_says_when_it_began() -> None:
     test = LimitTest(0.02)
     for i in range(200):
-        test.step(Counts(10, i % 10 == 0), Counts(90, i % 2), i * 5000, known())
+        test.step(
+            Counts(10, i % 10 == 0), Counts(10, i % 10 == 0), Counts(90, i % 2), i * 5000, known()
+        )
     assert test.log_e() < LOG_100
     for i in range(2):
-        test.step(Counts(12, 6), Counts(90, 0), 1_000_000 + i * 5000, known())
+        test.step(Counts(12, 6), Counts(12, 6), Counts(90, 0), 1_000_000 + i * 5000, known())
     assert test.log_e() > LOG_100
     window = test.window()
     assert window.begun_at == 1_000_000
@@ -283,9 +285,11 @@ def test_a_break_after_an_hour_without_errors_is_found_as_fast_as_after_seconds(
     for healthy in (8, 3600):
         test = LimitTest(0.02)
         for i in range(healthy):
-            test.step(Counts(2, 0), Counts(18, 0), i * 1000, Dispersion())
+            test.step(Counts(2, 0), Counts(2, 0), Counts(18, 0), i * 1000, Dispersion())
         for i in range(healthy, healthy + 4):
-            test.step(Counts(2, 1 + i % 2), Counts(18, 0), i * 1000, Dispersion())
+            test.step(
+                Counts(2, 1 + i % 2), Counts(2, 1 + i % 2), Counts(18, 0), i * 1000, Dispersion()
+            )
         assert test.log_e() > LOG_100
         assert test.window().begun_at == healthy * 1000, "the step of the first bad answer"
 
@@ -358,7 +362,7 @@ def test_nothing_seen_is_no_evidence() -> None:
 def test_a_copy_goes_on_alone() -> None:
     limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.0, 0.0))
     limit_copy, margin_copy = limit.copy(), margin.copy()
-    limit_copy.step(Counts(10, 5), Counts(90, 0), 0, Dispersion())
+    limit_copy.step(Counts(10, 5), Counts(10, 5), Counts(90, 0), 0, Dispersion())
     margin_copy.step(Counts(10, 5), Counts(90, 0), 0.01, Dispersion())
     assert min(limit_copy.log_e(), margin_copy.log_e()) > 1
     assert limit.log_e() == margin.log_e() == 0.0

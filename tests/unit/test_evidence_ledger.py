@@ -347,7 +347,7 @@ def test_a_span_is_judged_by_what_was_known_before_it() -> None:
     known, before, usual = Dispersion(), Dispersion(), StableRate()
     for cell, (canary, stable) in zip(spans(*of), of, strict=True):
         tests.take(cell)
-        limit.step(canary, stable, cell.number * 1000, before)
+        limit.step(canary, canary, stable, cell.number * 1000, before)
         margin.step(canary, stable, usual.share, known)
         before = known.copy()  # the span ends, and is learned, after the next one's first cell
         known.learn(canary, stable)

@@ -89,7 +89,7 @@ def is_seen(scene: Scene, rng: random.Random) -> bool:
         if margin:
             margin.step(canary, stable, usual.share, known)
         if limit:
-            limit.step(canary, stable, span * 5000, known)
+            limit.step(canary, canary, stable, span * 5000, known)
         if (margin or limit).log_e() >= NEEDED:  # type: ignore[union-attr]  # one of them is
             return True
         usual.learn(stable)

@@ -123,6 +123,19 @@ def test_holds_while_the_versions_cannot_be_told_apart() -> None:
     )
 
 
+def test_an_interval_cut_short_does_not_tell_the_versions_apart() -> None:
+    """It may hold nothing but a burst that hit both, and stable's beside it much else."""
+    tests = RateTests(LIMIT, has_stable=True)
+    for number in (80, 85, 90):
+        tests.take(Cell(number, {REQUESTS: 20, BAD: 10}, {}, {REQUESTS: 100, BAD: 1}))
+    verdict, words = judge(tests, SEEN, LIMIT, ASKED)
+    assert verdict is Verdict.NOT_ENOUGH_DATA
+    assert words.startswith("the versions cannot be told apart yet; canary 50.0 % of 60")
+    whole = {REQUESTS: 20, BAD: 10}
+    tests.take(Cell(95, whole, whole, {REQUESTS: 100, BAD: 1}))
+    assert judge(tests, SEEN, LIMIT, ASKED)[0] is Verdict.HARM
+
+
 def test_clusters_of_stables_failures_make_it_harder_to_tell_the_versions_apart() -> None:
     broken = taken(*BROKEN)
     assert judge(broken, SEEN, LIMIT, ASKED)[0] is Verdict.HARM

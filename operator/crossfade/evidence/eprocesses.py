@@ -351,8 +351,8 @@ class Window:
     canary: Counts
     stable: Counts
     """Its bad requests from up to two fences before."""
-    stable_across: int
-    """Its bad requests in the intervals across the beginning of the evidence, if they reach here."""
+    canary_whole: Counts
+    """What can be compared with stable of the canary's (``ledger.Cell``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +361,7 @@ class _Mark:
 
     at: int | None = None
     canary: Counts = NOTHING
+    whole: Counts = NOTHING
     stable: Counts = NOTHING
     stable_before: Counts = NOTHING
     """Up to a fence or two before."""
@@ -390,8 +391,7 @@ class LimitTest:
         self._canary = Counts()
         self._stable = Counts()
         self._fence = 0
-        self._across = 0
-        self._across_until = 0
+        self._whole = Counts()
         self._fenced = (NOTHING, NOTHING)
         """Stable's counts at the beginning of the fence before this one, and of this one."""
 
@@ -404,11 +404,14 @@ class LimitTest:
         other._marks = list(self._marks)
         return other
 
-    def step(self, canary: Counts, stable: Counts, at: int, known: Dispersion) -> None:
+    def step(
+        self, canary: Counts, whole: Counts, stable: Counts, at: int, known: Dispersion
+    ) -> None:
         """Take in the counts of the next step.
 
         Args:
             canary: its counts; at least one request.
+            whole: those of them that can be compared with stable.
             stable: its counts since the step before.
             at: when the step begins, in milliseconds.
             known: the dispersion of what was seen before.
@@ -428,12 +431,8 @@ class LimitTest:
         self._steps += 1
         self._bad_mark = now if canary.bad else None
         self._canary += canary
+        self._whole += whole
         self._stable += stable
-
-    def learn_across(self, bad: int, until: int) -> None:
-        """Take in stable's bad answers of an interval across the beginning, that ends then."""
-        self._across += bad
-        self._across_until = max(self._across_until, until)
 
     def _mark(self, at: int) -> _Mark:
         if self._steps == 0:
@@ -442,7 +441,7 @@ class LimitTest:
         if at // FENCE_MS != self._fence:
             self._fence = at // FENCE_MS
             self._fenced = (self._fenced[1], self._stable)
-        return _Mark(at, self._canary, self._stable, self._fenced[0])
+        return _Mark(at, self._canary, self._whole, self._stable, self._fenced[0])
 
     def _begin(self) -> tuple[float, tuple[float, ...]]:
         """Return the logarithms of the prior that begins with this step, and of its shares."""
@@ -467,12 +466,11 @@ class LimitTest:
         mark = self._marks[self._best()]
         stable = minus(self._stable, mark.stable)
         bad = minus(self._stable, mark.stable_before).bad
-        begun = -math.inf if mark.at is None else mark.at - 2 * FENCE_MS
         return Window(
             begun_at=mark.at,
             canary=minus(self._canary, mark.canary),
             stable=bounded(replace(stable, bad=bad)),
-            stable_across=self._across if begun < self._across_until else 0,
+            canary_whole=minus(self._whole, mark.whole),
         )
 
     def log_ratio(self, counts: Counts) -> float:

@@ -63,10 +63,6 @@ class Cell:
     """What is compared with stable: without partial increments, whose time is shorter, and without
     those that began before stable's first one did."""
     stable: Tally
-    across: Tally = field(default_factory=dict)
-    """Stable's of intervals across the beginning of the evidence: some of it is from before."""
-    across_until: int = 0
-    """When the last of them is over, in milliseconds."""
 
 
 def alone(number: int, tally: Tally) -> Cell:
@@ -133,8 +129,6 @@ class _OpenCell:
     """What was counted so far in a cell that may get more: the canary's by the time of its end."""
 
     stable: Tally = field(default_factory=dict)
-    across: Tally = field(default_factory=dict)
-    across_until: int = 0
     canary: dict[tuple[int, int], tuple[Tally, Tally]] = field(default_factory=dict)
     """By the end and the start: all, and without partial increments."""
 
@@ -163,7 +157,7 @@ class _OpenCell:
                 add_to(canary, every)
                 if start >= compared_from:
                     add_to(canary_whole, whole)
-        return Cell(number, canary, canary_whole, self.stable, self.across, self.across_until)
+        return Cell(number, canary, canary_whole, self.stable)
 
 
 T = TypeVar("T", bound=Tests)
@@ -217,12 +211,9 @@ class Ledger(Generic[T]):
         for one in self.fold.add(series):
             number = max(_cell_of(one), sealed)
             self._distrust(number)
-            cell = self._open.setdefault(number, _OpenCell())
-            cell.add(one)
+            self._open.setdefault(number, _OpenCell()).add(one)
             if one.side is Side.STABLE and one.start < self._first * CELL_MS < one.end:
                 self._compare_from(one.end)
-                add_to(cell.across, one.adds, one.amount)
-                cell.across_until = max(cell.across_until, one.end)
             requests = one.adds.get(REQUESTS, 0) * one.amount
             if one.side is Side.CANARY and requests:
                 self._answers.append((one.end, requests))

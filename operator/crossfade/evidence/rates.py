@@ -88,22 +88,21 @@ class RateTests:
     def learn(self, cell: Cell) -> None:
         """See :class:`~crossfade.evidence.ledger.Tests`."""
         self.history += counts_of(cell.stable)
-        self._across(cell)
         ended = self._before.push(alone(cell.number, cell.stable))
         if ended is not None:
             self._learn(NOTHING, counts_of(ended[1]))
 
     def take(self, cell: Cell) -> None:
         """See :class:`~crossfade.evidence.ledger.Tests`."""
-        self._across(cell)
         canary, stable = counts_of(cell.canary), counts_of(cell.stable)
+        whole = counts_of(cell.canary_whole)
         self.canary += canary
         self.stable += stable
-        self.compared = self.compared or bool(cell.canary_whole.get(REQUESTS))
+        self.compared = self.compared or whole.requests > 0
         self._cells = (self._cells[0] if self._cells else cell.number, cell.number)
         self._waiting += stable
         if self.limit and canary.requests:
-            self.limit.step(canary, self._waiting, cell.number * 1000, self.dispersion)
+            self.limit.step(canary, whole, self._waiting, cell.number * 1000, self.dispersion)
             self._waiting = NOTHING
         ended = self._pairing.push(cell)
         if ended is not None:
@@ -122,10 +121,6 @@ class RateTests:
             return 0.0
         first, latest = self._cells
         return (self.canary.requests + self.stable.requests) / (latest - first + 1)
-
-    def _across(self, cell: Cell) -> None:
-        if self.limit and cell.across:
-            self.limit.learn_across(counts_of(cell.across).bad, cell.across_until)
 
     def _step(self, canary: Tally, stable: Tally) -> None:
         mine, other = counts_of(canary), counts_of(stable)

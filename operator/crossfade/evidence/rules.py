@@ -108,8 +108,8 @@ def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer
 
     A limit alone takes a healthy version back in most failures that hit both versions. So in the
     very time of the canary's breach stable must keep the limit, and must be told
-    apart from it. What stable failed in the interval in which the canary got its first request
-    counts as if it had failed it all beside the canary, and answered nothing else there.
+    apart from it: by the canary's whole intervals only, since one that is cut short at the
+    beginning may hold nothing but a burst, and stable's beside it much else.
     """
     stable = window.stable
     if test.log_ratio(stable) >= STABLE_BREAKS:
@@ -119,8 +119,7 @@ def _held_by_stable(tests: RateTests, test: LimitTest, window: Window) -> Answer
         )
     if tests.compared and (stable.requests + 1) * NEGLIGIBLE < window.canary.requests:
         return None
-    beside = stable + Counts(window.stable_across, window.stable_across)
-    apart = log_e_apart(window.canary, beside, tests.usual.share)
+    apart = log_e_apart(window.canary_whole, stable, tests.usual.share)
     if apart / tests.dispersion.phi_of_stable >= TOLD_APART:
         return None
     return Verdict.NOT_ENOUGH_DATA, "the versions cannot be told apart yet"
