@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -64,6 +65,11 @@ class Answer:
     status: int
     headers: Headers
     body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
 
 def end_to_end(headers: Headers) -> Headers:
