@@ -30,8 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
-from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 MIN_SILENCE_MS: Final = 15_000
 """A pod without a sample for this long, or for three scrapes, is not taken as scraped any more."""
@@ -59,7 +58,7 @@ class Side(StrEnum):
     STABLE = "stable"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Series:
     """Raw samples of one counter of one pod, oldest first."""
 
@@ -75,8 +74,7 @@ class Series:
     """Time in milliseconds, and value. What is not finite or negative is passed over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Increment:
+class Increment(NamedTuple):
     """What one series of one pod added between two scrapes."""
 
     side: Side
@@ -93,12 +91,16 @@ class Increment:
 
 @dataclass(slots=True)
 class _Pod:
-    """When one pod was scraped."""
+    """When one pod was scraped, and what it had counted."""
 
     first: int
+    counts_after: int
+    """Up to when nothing of it counts."""
     scrapes: deque[int] = field(default_factory=lambda: deque(maxlen=SCRAPES_KEPT))
     spacing: int = 0
     """The median distance of the latest scrapes; 0 before the second one."""
+    newest: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The newest sample by series: its time and value."""
 
     @property
     def last(self) -> int:
@@ -107,8 +109,9 @@ class _Pod:
     def scraped(self, times: list[int]) -> None:
         """Take in newer scrapes, oldest first."""
         self.scrapes.extend(times)
-        distances = [b - a for a, b in pairwise(self.scrapes)]
-        self.spacing = int(median(distances)) if distances else 0
+        distances = sorted([b - a for a, b in pairwise(self.scrapes)])
+        half = len(distances) // 2
+        self.spacing = (distances[half] + distances[~half]) // 2 if distances else 0
 
 
 @dataclass(slots=True)
@@ -139,9 +142,13 @@ class CounterFold:
         self._since = since
         self._canary_is_new = canary_is_new
         self._warmup = warmup
-        self._last: dict[tuple[Side, str, str], tuple[int, int]] = {}
         self._pods: dict[tuple[Side, str], _Pod] = {}
         self._reach = _Reach()
+
+    def known(self, owner: tuple[Side, str], key: str) -> int:
+        """Return the time of a series' newest sample that was taken in; -1: none was."""
+        pod = self._pods.get(owner)
+        return pod.newest.get(key, _NEVER)[0] if pod is not None else _NEVER[0]
 
     def add(self, series: Iterable[Series]) -> list[Increment]:
         """Take in samples and return what they add, in no particular order."""
@@ -162,28 +169,28 @@ class CounterFold:
             return
         pod = self._pods.get(identity)
         if pod is None:
-            pod = self._pods[identity] = _Pod(first=times[0])
+            counts_after = self._counts_after(identity[0], times[0])
+            pod = self._pods[identity] = _Pod(times[0], counts_after)
         known = list(pod.scrapes)
         new = [at for at in times if not known or at > known[-1]]
         timeline = known + new
         for one in of_pod:
-            self._add_series(one, pod.first, timeline, out)
+            self._add_series(one, pod, timeline, out)
         if new:
             pod.scraped(new)
 
     def _add_series(
-        self, one: Series, pod_first: int, timeline: list[int], out: list[Increment]
+        self, one: Series, pod: _Pod, timeline: list[int], out: list[Increment]
     ) -> None:
-        key = (one.side, one.pod, one.key)
-        last = self._last.get(key)
-        counts_after = self._counts_after(one.side, pod_first)
+        last = pod.newest.get(one.key)
+        counts_after = pod.counts_after
         for at, raw in one.samples:
             if not math.isfinite(raw) or raw < 0 or (last is not None and at <= last[0]):
                 continue
             value = round(raw)
             if last is None:
                 start = timeline[max(bisect_left(timeline, at) - 1, 0)]
-                delta = value if self._counts_from_zero(one.side, at, pod_first) else 0
+                delta = value if self._counts_from_zero(one.side, at, pod.first) else 0
             else:
                 start = last[0]
                 delta = value - last[1] if value >= last[1] else value
@@ -192,7 +199,7 @@ class CounterFold:
                 partial = start < counts_after or start == at
                 out.append(Increment(one.side, start, at, delta, one.adds, partial))
         if last is not None:
-            self._last[key] = last
+            pod.newest[one.key] = last
 
     def _counts_from_zero(self, side: Side, at: int, pod_first: int) -> bool:
         return at > pod_first or (side is Side.CANARY and self._canary_is_new)
@@ -246,6 +253,9 @@ class CounterFold:
                 reach.covered[side] = min(reach.covered.get(side, pod.last), pod.last)
                 reach.spacing = max(reach.spacing, pod.spacing)
         return reach
+
+
+_NEVER: Final = (-1, 0)
 
 
 def silence_after(spacing: int) -> int:

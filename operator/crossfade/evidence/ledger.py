@@ -211,7 +211,10 @@ class Ledger(Generic[T]):
         for one in self.fold.add(series):
             number = max(_cell_of(one), sealed)
             self._distrust(number)
-            self._open.setdefault(number, _OpenCell()).add(one)
+            cell = self._open.get(number)
+            if cell is None:
+                cell = self._open[number] = _OpenCell()
+            cell.add(one)
             if one.side is Side.STABLE and one.start < self._first * CELL_MS < one.end:
                 self._compare_from(one.end)
             requests = one.adds.get(REQUESTS, 0) * one.amount
@@ -285,11 +288,13 @@ class Ledger(Generic[T]):
         known = min(t for t in (covered, horizon, newest) if t is not None) // CELL_MS
         latest = self._checkpoints[-1]
         if known > latest.before:
-            tests = latest.tests.copy()
-            self._take(tests, latest.before, known, horizon)
-            kept = self._checkpoints[-2].before if len(self._checkpoints) > 1 else 0
-            if len(self._checkpoints) > 1 and latest.before - kept < CHECKPOINT_CELLS:
+            kept = self._checkpoints[-2].before if len(self._checkpoints) > 1 else None
+            if kept is not None and latest.before - kept < CHECKPOINT_CELLS:
                 self._checkpoints.pop()
+                tests = latest.tests
+            else:
+                tests = latest.tests.copy()
+            self._take(tests, latest.before, known, horizon)
             self._checkpoints.append(_Checkpoint(known, tests))
         sealed_before = self._checkpoints[0].before
         sealed = (newest - SEAL_AFTER_MS) // CELL_MS
