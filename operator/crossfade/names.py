@@ -47,6 +47,16 @@ ANNOTATION_ROUTE_HASH: Final = f"{GROUP}/route-hash"
 ANNOTATION_WEIGHTS: Final = f"{GROUP}/weights"
 """On the Service that is the route where there is no gateway: the weights that were asked for."""
 
+SIDECAR: Final = "crossfade-sidecar"
+"""The container in a model's pods that is ours."""
+
+SIDECAR_PORT: Final = "crossfade"
+SIDECAR_ADMIN_PORT: Final = "crossfade-admin"
+"""The names of its ports, by which scrape jobs and the operator find them."""
+
+ANNOTATION_SIDECAR: Final = f"{GROUP}/sidecar"
+"""On pod templates: the sidecar's configuration, which the downward API hands to it."""
+
 REVISION_HASH_LENGTH: Final = 8
 REVISION_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 """What revisions are spelled with; no vowels, so that no word is taken for one (``detector``)."""

@@ -44,6 +44,34 @@ SLOW = {"name": "slow", "latency": {"maxMilliseconds": 300, "maxSlowPercent": 1}
 DRIFT = {"counter": "labels_total", "label": "class"}
 SHARES = [{"value": "a", "weight": 0.9}, {"value": "b", "weight": 0.1}]
 PAUSE: Manifest = {"weightPercent": 50, "pause": {}}
+HTTP: Manifest = {"spec.serving": {"protocol": "http"}}
+TENSOR: Manifest = {"name": "input", "datatype": "FP32", "shape": [-1, 4]}
+SCORE: Manifest = {"name": "score", "jsonPath": "$.score"}
+CLASS: Manifest = {"name": "class", "tensor": "class", "type": "label"}
+GOLDEN: Manifest = {"spec.sidecar": {"goldenRequest": {"body": {"inputs": []}}}}
+GUARDED: Manifest = {
+    "spec.sidecar": {
+        "resources": {"limits": {"memory": "128Mi"}},
+        "goldenRequest": {"body": {"inputs": []}},
+    },
+    "spec.inputs": {
+        "schema": {"type": "object", "properties": {"age": {"type": ["number", "null"]}}},
+        "onViolation": "fallback",
+        "features": [{"name": "age", "jsonPath": "$.age", "buckets": [18, 30, 65]}],
+    },
+    "spec.predictions": [SCORE, {**CLASS, "labels": ["cat", "dog"]}],
+    "spec.fallback": {
+        "reasons": ["timeout", "connection"],
+        "targets": [
+            {"stable": {}, "budgetPercent": 20},
+            {"previous": {}},
+            {"service": {"name": "rules", "port": 80}, "timeoutSeconds": 1},
+            {"static": {"status": 503, "body": {"score": None}}},
+        ],
+        "breaker": {"failurePercent": 20},
+    },
+    "spec.recording": {"percent": 5, "mask": ["$..email"], "maskHeaders": ["X-User"]},
+}
 AUTOSCALING = {"minReplicas": 1, "maxReplicas": 3}
 
 GOOD: Manifest = {
@@ -372,11 +400,11 @@ WRONG: dict[str, tuple[Manifest, str]] = {
     ),
     "a drift of nothing": (
         metric(drift={"minEffect": 0.2}),
-        "drift needs a distribution: give histogram, or counter and label",
+        "drift needs one distribution: give prediction, feature, histogram, or counter",
     ),
     "a drift of two things": (
         metric(drift={**DRIFT, "histogram": "scores"}),
-        "drift needs a distribution: give histogram, or counter and label",
+        "drift needs one distribution: give prediction, feature, histogram, or counter",
     ),
     "a drift of a counter without label": (
         metric(drift={"counter": "labels_total"}),
@@ -442,6 +470,157 @@ WRONG: dict[str, tuple[Manifest, str]] = {
         metric(latency=SLOW["latency"], source={"requests": "a", "errors": "b"}),
         "latency needs a histogram: give source.latency or source.preset",
     ),
+    "a drift of two of our own": (
+        metric(drift={"prediction": "score", "feature": "age"}),
+        "drift needs one distribution: give prediction, feature, histogram, or counter",
+    ),
+    "a drift of a prediction that is not declared": (
+        {**metric(drift={"prediction": "scores"}), **GUARDED},
+        "drift.prediction must be the name of one of predictions",
+    ),
+    "a drift of a prediction where none is declared": (
+        metric(drift={"prediction": "score"}),
+        "drift.prediction must be the name of one of predictions",
+    ),
+    "a drift of a feature that is not declared": (
+        {**metric(drift={"feature": "score"}), **GUARDED},
+        "drift.feature must be the name of one of inputs.features",
+    ),
+    "a drift of a feature where no input is declared": (
+        metric(drift={"feature": "age"}),
+        "drift.feature must be the name of one of inputs.features",
+    ),
+    "a container with our name": (
+        {"spec.template.spec.containers": [{**MODEL, "name": "crossfade-sidecar"}]},
+        "the container name crossfade-sidecar is taken",
+    ),
+    "an init container with our name": (
+        {"spec.template.spec.initContainers": [{**MODEL, "name": "crossfade-sidecar"}]},
+        "the container name crossfade-sidecar is taken",
+    ),
+    "a sidecar on the model's port": (
+        {"spec.sidecar": {"port": 8080}},
+        "sidecar.port and sidecar.adminPort must differ from serving.port",
+    ),
+    "a model on the sidecar's port": (
+        {"spec.serving": {"port": 8013}, "spec.recording": {}},
+        "sidecar.port and sidecar.adminPort must differ from serving.port",
+    ),
+    "one port for two": ({"spec.sidecar": {"port": 8013}}, "port and adminPort must differ"),
+    "a body of nothing": ({"spec.sidecar": {"maxBodyBytes": 0}}, "spec.sidecar.maxBodyBytes"),
+    "a golden request without path": (
+        {**HTTP, "spec.sidecar": {"goldenRequest": {"body": {}}}},
+        "give sidecar.goldenRequest.path",
+    ),
+    "a path that is a URL": (
+        {"spec.sidecar": {"goldenRequest": {"path": "http://a/b", "body": {}}}},
+        "spec.sidecar.goldenRequest.path",
+    ),
+    "inputs of no kind": ({"spec.inputs": {}}, "give exactly one of schema and tensors"),
+    "inputs of two kinds": (
+        {"spec.inputs": {"schema": {}, "tensors": [TENSOR]}},
+        "give exactly one of schema and tensors",
+    ),
+    "a schema that is a list": ({"spec.inputs": {"schema": []}}, "spec.inputs.schema"),
+    "tensors of another protocol": (
+        {**HTTP, "spec.inputs": {"tensors": [TENSOR]}},
+        "tensors are of the Open Inference Protocol",
+    ),
+    "a prediction in a tensor of another protocol": (
+        {**HTTP, "spec.predictions": [{"name": "score", "tensor": "out"}]},
+        "tensors are of the Open Inference Protocol",
+    ),
+    "two tensors of one name": (
+        {"spec.inputs": {"tensors": [TENSOR, TENSOR]}},
+        "spec.inputs.tensors[1]: Duplicate value",
+    ),
+    "a tensor of an unknown datatype": (
+        {"spec.inputs": {"tensors": [{**TENSOR, "datatype": "FLOAT"}]}},
+        "spec.inputs.tensors[0].datatype: Unsupported value",
+    ),
+    "a tensor that nothing fits": (
+        {"spec.inputs": {"tensors": [{**TENSOR, "min": 2, "max": 1}]}},
+        "min must not be greater than max",
+    ),
+    "categories of numbers": (
+        {"spec.inputs": {"tensors": [{**TENSOR, "allowed": ["1"]}]}},
+        "allowed is for datatype BYTES",
+    ),
+    "a least text": (
+        {"spec.inputs": {"tensors": [{**TENSOR, "datatype": "BYTES", "min": 1}]}},
+        "min and max are for numbers; for BYTES give allowed",
+    ),
+    "a violation for nobody": (
+        {"spec.inputs": {"schema": {}, "onViolation": "fallback"}},
+        "inputs.onViolation fallback needs somebody to ask: give fallback.targets",
+    ),
+    "two predictions of one name": (
+        {"spec.predictions": [SCORE, SCORE]},
+        "spec.predictions[1]: Duplicate value",
+    ),
+    "a prediction from nowhere": (
+        {"spec.predictions": [{"name": "score"}]},
+        "give exactly one of jsonPath and tensor",
+    ),
+    "a prediction from two places": (
+        {"spec.predictions": [{**SCORE, "tensor": "out"}]},
+        "give exactly one of jsonPath and tensor",
+    ),
+    "a path that starts nowhere": (
+        {"spec.predictions": [{"name": "score", "jsonPath": "score"}]},
+        "spec.predictions[0].jsonPath",
+    ),
+    "a column of JSON": ({"spec.predictions": [{**SCORE, "column": 0}]}, "column goes with tensor"),
+    "buckets of labels": (
+        {"spec.predictions": [{**CLASS, "buckets": [1, 2]}]},
+        "buckets are for type number; give labels",
+    ),
+    "labels of numbers": (
+        {"spec.predictions": [{**SCORE, "labels": ["a"]}]},
+        "labels are for type label: write 'type: label'",
+    ),
+    "buckets that fall": (
+        {"spec.predictions": [{**SCORE, "buckets": [2, 1]}]},
+        "buckets must rise from one to the next",
+    ),
+    "buckets that stay": (
+        {"spec.predictions": [{**SCORE, "buckets": [1, 1]}]},
+        "buckets must rise from one to the next",
+    ),
+    "a fallback that cannot be tried out": (
+        {"spec.fallback": {"targets": [{"stable": {}}]}},
+        "a fallback is tried out before it is needed: give sidecar.goldenRequest a body",
+    ),
+    "a fallback to nobody": ({**GOLDEN, "spec.fallback": {"targets": []}}, "spec.fallback.targets"),
+    "a target that is none": (
+        {**GOLDEN, "spec.fallback": {"targets": [{"timeoutSeconds": 1}]}},
+        "give exactly one of stable, previous, service and static ('stable: {}')",
+    ),
+    "a target that is two": (
+        {**GOLDEN, "spec.fallback": {"targets": [{"stable": {}, "previous": {}}]}},
+        "give exactly one of stable, previous, service and static ('stable: {}')",
+    ),
+    "somebody after the static answer": (
+        {**GOLDEN, "spec.fallback": {"targets": [{"static": {}}, {"stable": {}}]}},
+        "a static answer never fails, so nobody after it is asked: make it the last target",
+    ),
+    "two static answers": (
+        {**GOLDEN, "spec.fallback": {"targets": [{"static": {}}, {"static": {"status": 503}}]}},
+        "a static answer never fails, so nobody after it is asked: make it the last target",
+    ),
+    "a Service in another namespace": (
+        {**GOLDEN, "spec.fallback": {"targets": [{"service": {"name": "a.b", "port": 80}}]}},
+        "spec.fallback.targets[0].service.name",
+    ),
+    "an unknown reason": (
+        {**GOLDEN, "spec.fallback": {"reasons": ["slow"], "targets": [{"stable": {}}]}},
+        'supported values: "timeout", "connection", "serverError", "openCircuit"',
+    ),
+    "a recording of nothing": ({"spec.recording": {"percent": 0}}, "spec.recording.percent"),
+    "a header that is none": (
+        {"spec.recording": {"maskHeaders": ["x: y"]}},
+        "spec.recording.maskHeaders[0]",
+    ),
     "an unknown preset": (
         {"spec.analysis.source": {"preset": "tritno"}},
         'supported values: "mlserver", "triton", "vllm"',
@@ -485,6 +664,29 @@ RIGHT: dict[str, Manifest] = {
     "one false rollback in a thousand": {"spec.analysis.falseRollbackRate": 0.001},
     "a model that warms up": {"spec.analysis.metrics": [{**ERRORS, "warmupSeconds": 120}]},
     "a gateway that counts": {"spec.analysis.source": {"preset": "istio"}},
+    "a sidecar with everything": GUARDED,
+    "a proxy alone": {"spec.sidecar": {}},
+    "a sidecar that counts": {"spec.sidecar": {}, "spec.analysis.source": ABSENT},
+    "a drift of a prediction and of a feature": {
+        **GUARDED,
+        "spec.analysis.source": ABSENT,
+        "spec.analysis.metrics": [
+            {"name": "scores", "drift": {"prediction": "score"}},
+            {"name": "classes", "drift": {"prediction": "class"}},
+            {"name": "ages", "drift": {"feature": "age"}},
+        ],
+    },
+    "http with a golden request": {
+        **HTTP,
+        "spec.sidecar": {"goldenRequest": {"path": "/predict", "body": [1, None]}},
+    },
+    "a golden request of text": {
+        "spec.sidecar": {"goldenRequest": {"path": "/a", "body": "a,b", "contentType": "text/csv"}}
+    },
+    "a golden request from tensors": {
+        "spec.inputs": {"tensors": [TENSOR]},
+        "spec.fallback": {"targets": [{"stable": {}}]},
+    },
     "answers counted elsewhere": {
         "spec.analysis.source": {"requests": "a", "errors": "b", "versionLabel": "version"}
     },

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator, FormatChecker
 
+from crossfade.api.base import ApiModel
 from crossfade.api.parse import dump_status, parse_spec, parse_status
 from crossfade.api.schema import root_schema
 from crossfade.api.v1alpha1 import (
-    ApiModel,
     Condition,
     MetricStatus,
     ModelDeploymentStatus,

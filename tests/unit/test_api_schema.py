@@ -64,11 +64,11 @@ def test_the_crd_fits_into_the_annotation_of_client_side_apply() -> None:
 
 def test_the_schema_is_structural() -> None:
     for path, node in ALL.items():
-        assert "type" in node, path
+        assert "type" in node or node[PRESERVE], path
         assert not FORBIDDEN & node.keys(), path
         assert not ("properties" in node and "additionalProperties" in node), path
         assert isinstance(node.get("exclusiveMinimum", True), bool), path
-        if node["type"] in {"integer", "number"}:
+        if node.get("type") in {"integer", "number"}:
             assert "format" in node, path
     Draft4Validator.check_schema(schema.root_schema())
 
@@ -110,6 +110,9 @@ def test_lists_with_names_are_merged_by_name_and_all_others_are_atomic() -> None
     }
     assert keys == {
         ".spec.analysis.metrics": ("name",),
+        ".spec.inputs.features": ("name",),
+        ".spec.inputs.tensors": ("name",),
+        ".spec.predictions": ("name",),
         ".spec.template.spec.containers": ("name",),
         ".spec.template.spec.initContainers": ("name",),
         ".status.conditions": ("type",),
@@ -158,9 +161,17 @@ def test_what_is_not_ours_is_passed_on() -> None:
             ".spec.template.spec.containers[]",
             ".spec.autoscaling.metrics[]",
             ".spec.autoscaling.behavior",
+            ".spec.sidecar.resources",
+            ".spec.sidecar.goldenRequest.body",
+            ".spec.inputs.schema",
             ".status.joinedBackend",
         )
     )
+
+
+def test_any_json_has_no_type() -> None:
+    body = ALL[".spec.sidecar.goldenRequest.body"]
+    assert body.keys() == {"description", PRESERVE}
 
 
 def test_the_columns_and_subresources_are_what_users_are_promised() -> None:

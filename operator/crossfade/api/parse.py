@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from crossfade.api.v1alpha1 import ApiModel, ModelDeploymentSpec, ModelDeploymentStatus
+from crossfade.api.base import ApiModel
+from crossfade.api.defaults import with_sources
+from crossfade.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus
 from crossfade.errors import InvalidSpecError
 
 Body = Mapping[str, Any]
@@ -28,7 +30,7 @@ def parse_spec(body: Body) -> ModelDeploymentSpec:
     Raises:
         InvalidSpecError: names the fields and what is wrong with them, for the user.
     """
-    return _parsed(ModelDeploymentSpec, body.get("spec"), "spec")
+    return with_sources(_parsed(ModelDeploymentSpec, body.get("spec"), "spec"))
 
 
 def parse_status(body: Body) -> ModelDeploymentStatus:

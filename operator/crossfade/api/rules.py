@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from crossfade.api import inference
 from crossfade.api import v1alpha1 as api
-from crossfade.names import KIND, MAX_NAME_LENGTH
+from crossfade.names import KIND, MAX_NAME_LENGTH, SIDECAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,32 @@ def _countable(source: str) -> str:
 def _timed(source: str) -> str:
     """Write that a source knows the histogram of latencies."""
     return f"has({source}.preset) || has({source}.latency)"
+
+
+_SIDECAR: Final = " || ".join(
+    f"has(self.{part})" for part in ("sidecar", "inputs", "predictions", "fallback", "recording")
+)
+"""That there is a sidecar."""
+
+
+def _sourced(kind: str, known: str) -> str:
+    """Write that each metric of a kind has a source: its own, that of all, or the sidecar."""
+    return (
+        f"!has(self.analysis) || self.analysis.metrics.all(metric, !has(metric.{kind})"
+        " || has(metric.source)"
+        f" || (has(self.analysis.source) ? ({known}) : ({_SIDECAR})))"
+    )
+
+
+def _declared(field: str, place: str, parent: str = "") -> Rule:
+    """Return the rule that a drift's short name is one of those that are declared."""
+    known = f"has({place})" if not parent else f"has({parent}) && has({place})"
+    return Rule(
+        f"!has(self.analysis) || self.analysis.metrics.all(metric, !has(metric.drift)"
+        f" || !has(metric.drift.{field}) || ({known}"
+        f" && {place}.exists(it, it.name == metric.drift.{field})))",
+        f"drift.{field} must be the name of one of {place.removeprefix('self.')}",
+    )
 
 
 _LIMIT: Final = "has(self.{}) || has(self.worseThanStable)"
@@ -84,9 +111,96 @@ _SPEC: Final = (
     ),
     Rule(
         "self.serving.protocol != 'http'"
-        " || self.template.spec.containers.exists(it, has(it.readinessProbe))",
+        " || self.template.spec.containers.exists(it, has(it.readinessProbe))"
+        " || (has(self.sidecar) && has(self.sidecar.goldenRequest))",
         "with serving.protocol http Crossfade cannot ask whether the model is loaded: give a"
-        " container of template a readinessProbe",
+        " container of template a readinessProbe, or give sidecar.goldenRequest",
+    ),
+    Rule(
+        _sourced("errorRate", _countable("self.analysis.source")),
+        "errorRate needs counters: give source.requests and source.errors, or source.preset, in"
+        " analysis or in the metric",
+    ),
+    Rule(
+        _sourced("latency", _timed("self.analysis.source")),
+        "latency needs a histogram: give source.latency or source.preset, in analysis or in the"
+        " metric",
+    ),
+    _declared("prediction", "self.predictions"),
+    _declared("feature", "self.inputs.features", "self.inputs"),
+)
+
+_PROXIED: Final = (
+    Rule(
+        f"self.template.spec.containers.all(it, it.name != '{SIDECAR}')"
+        " && (!has(self.template.spec.initContainers)"
+        f" || self.template.spec.initContainers.all(it, it.name != '{SIDECAR}'))",
+        f"the container name {SIDECAR} is taken: give your container another name",
+    ),
+    Rule(
+        f"!({_SIDECAR}) || (has(self.sidecar)"
+        " ? self.serving.port != self.sidecar.port && self.serving.port != self.sidecar.adminPort"
+        f" : self.serving.port != {inference.DEFAULT_PORT}"
+        f" && self.serving.port != {inference.DEFAULT_ADMIN_PORT})",
+        "sidecar.port and sidecar.adminPort must differ from serving.port, on which the model"
+        f" listens: give sidecar others (they are {inference.DEFAULT_PORT} and"
+        f" {inference.DEFAULT_ADMIN_PORT} by default)",
+    ),
+    Rule(
+        "!has(self.inputs) || self.inputs.onViolation != 'fallback' || has(self.fallback)",
+        "inputs.onViolation fallback needs somebody to ask: give fallback.targets",
+    ),
+    Rule(
+        "!has(self.fallback) || (has(self.sidecar) && has(self.sidecar.goldenRequest))"
+        " || (has(self.inputs) && has(self.inputs.tensors))",
+        "a fallback is tried out before it is needed: give sidecar.goldenRequest a body that the"
+        " model accepts, or give inputs.tensors, from which one is made",
+    ),
+    Rule(
+        "self.serving.protocol != 'http' || !has(self.sidecar)"
+        " || !has(self.sidecar.goldenRequest) || has(self.sidecar.goldenRequest.path)",
+        "with serving.protocol http the path of an inference is not known: give"
+        " sidecar.goldenRequest.path",
+    ),
+    Rule(
+        "self.serving.protocol != 'http' || (!(has(self.inputs) && (has(self.inputs.tensors)"
+        " || (has(self.inputs.features) && self.inputs.features.exists(it, has(it.tensor)))))"
+        " && !(has(self.predictions) && self.predictions.exists(it, has(it.tensor))))",
+        "tensors are of the Open Inference Protocol: with serving.protocol http give inputs.schema"
+        " instead of inputs.tensors, and jsonPath instead of tensor",
+    ),
+)
+
+_OBSERVED: Final = (
+    Rule(_exactly_one("jsonPath", "tensor"), "give exactly one of jsonPath and tensor"),
+    Rule("!has(self.column) || has(self.tensor)", "column goes with tensor"),
+    Rule(
+        "!has(self.buckets) || !has(self.type) || self.type == 'number'",
+        "buckets are for type number; give labels",
+    ),
+    Rule(
+        "!has(self.labels) || (has(self.type) && self.type == 'label')",
+        "labels are for type label: write 'type: label'",
+    ),
+    Rule(
+        "!has(self.buckets) || (self.buckets.isSorted() && self.buckets.all(one,"
+        " self.buckets.exists_one(other, other == one)))",
+        "buckets must rise from one to the next",
+    ),
+)
+
+_TENSOR: Final = (
+    Rule(
+        "!has(self.min) || !has(self.max) || self.min <= self.max",
+        "min must not be greater than max",
+    ),
+    Rule(
+        "!has(self.allowed) || self.datatype == 'BYTES'",
+        "allowed is for datatype BYTES; numbers have min and max",
+    ),
+    Rule(
+        "!(has(self.min) || has(self.max)) || !(self.datatype in ['BYTES', 'BOOL'])",
+        "min and max are for numbers; for BYTES give allowed",
     ),
 )
 
@@ -110,21 +224,6 @@ _METRIC: Final = (
     Rule(
         f"!has(self.latency) || !has(self.source) || {_timed('self.source')}",
         "latency needs a histogram: give source.latency or source.preset",
-    ),
-)
-
-_ANALYSIS: Final = (
-    Rule(
-        "self.metrics.all(metric, !has(metric.errorRate) || has(metric.source)"
-        f" || (has(self.source) && ({_countable('self.source')})))",
-        "errorRate needs counters: give source.requests and source.errors, or source.preset, in"
-        " analysis or in the metric",
-    ),
-    Rule(
-        "self.metrics.all(metric, !has(metric.latency) || has(metric.source)"
-        f" || (has(self.source) && ({_timed('self.source')})))",
-        "latency needs a histogram: give source.latency or source.preset, in analysis or in the"
-        " metric",
     ),
 )
 
@@ -169,7 +268,7 @@ _PROMETHEUS: Final = (
 
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     KIND: _ROOT,
-    api.ModelDeploymentSpec.__name__: _SPEC,
+    api.ModelDeploymentSpec.__name__: (*_SPEC, *_PROXIED),
     api.Serving.__name__: (
         Rule(
             "self.port == oldSelf.port",
@@ -214,7 +313,6 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         ),
     ),
     api.Metric.__name__: _METRIC,
-    api.Analysis.__name__: _ANALYSIS,
     api.ErrorRate.__name__: (
         Rule(
             _LIMIT.format("maxPercent"),
@@ -229,8 +327,9 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     ),
     api.Drift.__name__: (
         Rule(
-            _exactly_one("histogram", "counter"),
-            "drift needs a distribution: give histogram, or counter and label",
+            _exactly_one("prediction", "feature", "histogram", "counter"),
+            "drift needs one distribution: give prediction, feature, histogram, or counter and"
+            " label",
         ),
         Rule(
             "has(self.counter) == has(self.label)",
@@ -245,5 +344,29 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     ),
     api.Query.__name__: _QUERY,
     api.Prometheus.__name__: _PROMETHEUS,
+    inference.Sidecar.__name__: (
+        Rule("self.port != self.adminPort", "port and adminPort must differ"),
+    ),
+    inference.Inputs.__name__: (
+        Rule(
+            _exactly_one("schema", "tensors"),
+            "give exactly one of schema and tensors ('schema: {}' is any JSON)",
+        ),
+    ),
+    inference.TensorContract.__name__: _TENSOR,
+    inference.Observed.__name__: _OBSERVED,
+    inference.Fallback.__name__: (
+        Rule(
+            "self.targets.map(target, has(target.static)).isSorted()"
+            " && self.targets.filter(target, has(target.static)).size() <= 1",
+            "a static answer never fails, so nobody after it is asked: make it the last target",
+        ),
+    ),
+    inference.FallbackTarget.__name__: (
+        Rule(
+            _exactly_one("stable", "previous", "service", "static"),
+            "give exactly one of stable, previous, service and static ('stable: {}')",
+        ),
+    ),
 }
 """The rules by the name of the model that they are about; ``ModelDeployment`` is the root."""

@@ -56,6 +56,8 @@ _LIST_KEYS: Final[Mapping[str, str]] = {
     "Condition": "type",
     "Metric": "name",
     "MetricStatus": "name",
+    "Observed": "name",
+    "TensorContract": "name",
 }
 """The models whose lists are merged by a key; all other lists are atomic."""
 
@@ -198,7 +200,7 @@ def root_schema() -> Schema:
 
 def render_crd() -> str:
     """Return the text of the generated file."""
-    body = yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
+    body = yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=160, allow_unicode=True)
     return f"# Generated from operator/crossfade/api by `{COMMAND}`: do not edit.\n{body}"
 
 
@@ -257,7 +259,7 @@ def _structural(node: Schema, *, defaults: bool) -> Schema:
             since kubectl explain does not show them.
     """
     known = {**node, **_constant(node), **_bounds(node), **_described(node)}
-    if not defaults:
+    if not defaults or known.get("default") is None:
         known.pop("default", None)
     elif isinstance(known.get("default"), dict):
         # Written out, although {} would be filled up: the rules are tried on it as it is here.

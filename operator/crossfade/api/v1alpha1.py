@@ -11,33 +11,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasGenerator, AwareDatetime, BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, AwareDatetime, Field
 
-
-class ApiModel(BaseModel):
-    """Frozen, camelCase on the wire; unknown fields are an error."""
-
-    model_config = ConfigDict(
-        alias_generator=AliasGenerator(alias=to_camel),
-        validate_by_name=True,
-        validate_by_alias=True,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class StatusModel(ApiModel):
-    """Forgiving: what a newer operator wrote is dropped, not refused."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-PreservedObject = Annotated[
-    dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
-]
-"""An object of another API, passed on as it is and checked by the API server when applied."""
+from crossfade.api.base import ApiModel, PreservedObject, StatusModel
+from crossfade.api.inference import Fallback, Inputs, Observed, ObservedName, Recording, Sidecar
 
 
 def _with_containers(template: dict[str, Any]) -> dict[str, Any]:
@@ -303,11 +280,12 @@ class Source(ApiModel):
             "envoyGateway",
             "istio",
             "traefik",
+            "sidecar",
         ]
         | None
     ) = None
-    """The metrics of a model server, or of the gateway or mesh in front of it; docs/presets.md says
-    which series each one reads."""
+    """The metrics of a model server, of the gateway or mesh in front of it, or of Crossfade's
+    sidecar; docs/presets.md says which series each one reads."""
     requests: SeriesSelector | None = None
     """The counter of all requests."""
     errors: SeriesSelector | None = None
@@ -382,11 +360,17 @@ class DriftReference(ApiModel):
 class Drift(ApiModel):
     """A distribution that moves away from that of the stable version over the same time.
 
-    Of predictions, labels or inputs: a histogram, or a counter with a label. A version is rolled
-    back when the difference is certain and at least minEffect large. With a reference, it must
-    also have moved away from the reference; if stable has moved as well, the inputs moved: the
-    weight holds, and no version is blamed.
+    Of predictions, labels or inputs: a prediction or a feature that the sidecar looks at, a
+    histogram, or a counter with a label. A version is rolled back when the difference is certain
+    and at least minEffect large. With a reference, it must also have moved away from the
+    reference; if stable has moved as well, the inputs moved: the weight holds, and no version is
+    blamed.
     """
+
+    prediction: ObservedName | None = None
+    """The name of one of predictions."""
+    feature: ObservedName | None = None
+    """The name of one of inputs.features."""
 
     histogram: SeriesSelector | None = None
     """A histogram of numbers, classic or native, by its base name (without _bucket)."""
@@ -451,7 +435,8 @@ class Analysis(ApiModel):
     """How likely a healthy version may be rolled back in a whole rollout, over all its metrics but
     queries, however often they are looked at. Lower is slower."""
     source: Source | None = None
-    """Where the counters and histograms of errorRate and latency come from."""
+    """Where the counters and histograms of errorRate and latency come from; with a sidecar by
+    default from it."""
     metrics: Annotated[list[Metric], Field(min_length=1, max_length=16)]
     """All must be healthy for the next step; one that shows harm rolls back, at once."""
 
@@ -471,12 +456,32 @@ class ModelDeploymentSpec(ApiModel):
     template: PodTemplate
     """The pod template, as in a Deployment. A change of anything here is a new version to roll
     out. The first container is the model server."""
+    sidecar: Sidecar | None = None
+    """A proxy in the model's pods, in front of the model. It is there when any of sidecar, inputs,
+    predictions, fallback and recording is given; a change in any of them is a new version to roll
+    out."""
+    inputs: Inputs | None = None
+    """The contract of requests, which is checked before the model gets one."""
+    predictions: Annotated[list[Observed], Field(min_length=1, max_length=32)] | None = None
+    """What is looked at in answers."""
+    fallback: Fallback | None = None
+    """What happens when the model fails."""
+    recording: Recording | None = None
+    """A sample of the traffic."""
     traffic: Traffic
     """Who splits the traffic."""
     rollout: Rollout = Rollout()
     """How a new version gets its traffic."""
     analysis: Analysis | None = None
     """How a version is judged. Without it every step needs a pause: then people decide."""
+
+    @property
+    def proxy(self) -> Sidecar | None:
+        """The sidecar with its defaults; None when nothing asks for one."""
+        given = (self.inputs, self.predictions, self.fallback, self.recording)
+        if self.sidecar is None and all(part is None for part in given):
+            return None
+        return self.sidecar or Sidecar()
 
 
 # ── status ────────────────────────────────────────────────────────────────────────────────────

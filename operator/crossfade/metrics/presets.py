@@ -96,6 +96,11 @@ PRESETS: Final = {
         latency="traefik_service_request_duration_seconds",
         place=Place("service", "{namespace}-{child}-", before="(.+-svc-)?"),
     ),
+    "sidecar": Preset(
+        requests=("crossfade_model_requests_total",),
+        errors=('crossfade_model_requests_total{code=~"5.."}',),
+        latency="crossfade_model_request_duration_seconds",
+    ),
 }
 """The presets, by the literals of the API.
 
@@ -166,4 +171,9 @@ traefik
     the service of a backend ``<route>-svc-<namespace>-<service>-<index>`` since 3.7.6
     (pkg/provider/kubernetes/gateway/httproute.go, loadService) and
     ``<namespace>-<service>-http-<port>`` before.
+
+sidecar
+    Crossfade's own (``crossfade/sidecar/metrics.py``): what the model in the same pod answered,
+    whoever answered the client in the end; 502 is no connection, 504 a time-out, 503 an open
+    circuit. Inputs that were refused never came to the model, and are not counted.
 """

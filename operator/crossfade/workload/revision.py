@@ -9,7 +9,18 @@ from typing import Final
 from crossfade.api.v1alpha1 import ModelDeploymentSpec
 from crossfade.names import REVISION_ALPHABET, REVISION_HASH_LENGTH
 
-_SERVED: Final = frozenset({"model", "serving", "template"})
+_SERVED: Final = frozenset(
+    {
+        "model",
+        "serving",
+        "template",
+        "sidecar",
+        "inputs",
+        "predictions",
+        "fallback",
+        "recording",
+    }
+)
 """The fields whose change restarts a model; all others are about how it is reached."""
 
 
