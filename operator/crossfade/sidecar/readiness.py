@@ -32,7 +32,8 @@ class Readiness:
         self._clock = clock
         self._request = probe_request(config)
         self._good_until = 0.0
-        self._was_good = False
+        self.reached = asyncio.Event()
+        """Set once the model was good for the first time."""
         self._one_at_a_time = asyncio.Lock()
         self._draining = False
 
@@ -54,12 +55,12 @@ class Readiness:
                 return ""
             why = await self._ask()
             if not why:
-                self._was_good = True
+                self.reached.set()
                 self._good_until = self._clock() + GOOD_FOR_SECONDS
         return why
 
     def _is_known_good(self) -> bool:
-        if not self._was_good:
+        if not self.reached.is_set():
             return False
         return self._config.fallback is not None or self._clock() < self._good_until
 

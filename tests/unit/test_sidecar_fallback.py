@@ -1,0 +1,306 @@
+"""The chain asks its targets in order, within their budgets, and marks what they answered."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossfade.sidecar.config import Config, Fallback, Target
+from crossfade.sidecar.fallback import (
+    ALWAYS_ALLOWED,
+    DRILL_AGAIN_SECONDS,
+    DRILL_FAILED_AGAIN_SECONDS,
+    Chain,
+    Drills,
+)
+from crossfade.sidecar.messages import ANSWERED_BY, BECAUSE, Answer, Headers, Reason, Request
+from crossfade.sidecar.metrics import Metrics
+
+STABLE = Target(name="stable", host="iris.ml.svc", port=80, timeout_seconds=2)
+PREVIOUS = Target(name="previous", host="iris-old.ml.svc", port=80, timeout_seconds=1)
+STATIC = Target(name="static", status=203, content_type="text/plain", body="söon")
+REQUEST = Request("POST", "/predict?a=1", ((b"Host", b"iris.example"),), b"body")
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Network:
+    """Answers for hosts as it is told to, and remembers who was asked."""
+
+    says: dict[str, int | OSError] = field(default_factory=dict)
+    headers: Headers = ()
+    asked: list[tuple[str, int, Request, float]] = field(default_factory=list)
+
+    async def send(
+        self,
+        host: str,
+        port: int,
+        request: Request,
+        timeout: float,  # noqa: ASYNC109 - the interface's
+    ) -> Answer:
+        self.asked.append((host, port, request, timeout))
+        said = self.says.get(host, 200)
+        if isinstance(said, OSError):
+            raise said
+        return Answer(said, self.headers, host.encode())
+
+    def hosts(self) -> list[str]:
+        return [host for host, *_ in self.asked]
+
+
+@dataclass
+class World:
+    network: Network
+    metrics: Metrics
+    chain: Chain
+    clock: Clock
+
+    def counted(self) -> set[str]:
+        """Lines of fallback metrics that are not 0."""
+        return {
+            line
+            for line in self.metrics.render().decode().splitlines()
+            if line.startswith("crossfade_fallback") and "_created" not in line
+            if not line.endswith(" 0.0")
+        }
+
+
+def world(targets: Sequence[Target], **says: int | OSError) -> World:
+    hosts = {"stable": "iris.ml.svc", "previous": "iris-old.ml.svc"}
+    network = Network({hosts[name]: said for name, said in says.items()})
+    config = Config(
+        namespace="ml",
+        name="iris",
+        model="iris",
+        version="1",
+        revision="rev1",
+        port=8012,
+        admin_port=8013,
+        model_port=8080,
+        fallback=Fallback(targets=tuple(targets)),
+    )
+    metrics, clock = Metrics(config), Clock()
+    return World(network, metrics, Chain(targets, network, metrics, "rev1", clock), clock)
+
+
+def marks(answer: Answer | None) -> dict[bytes, bytes]:
+    assert answer is not None
+    return dict(answer.headers)
+
+
+async def test_the_first_target_that_answers_is_marked_and_counted() -> None:
+    it = world([STABLE, PREVIOUS])
+    answer = await it.chain.answer(REQUEST, Reason.TIMEOUT)
+    assert answer is not None
+    assert (answer.status, answer.body) == (200, b"iris.ml.svc")
+    assert marks(answer) == {ANSWERED_BY: b"stable", BECAUSE: b"timeout"}
+    assert it.network.hosts() == ["iris.ml.svc"]
+    assert it.counted() == {'crossfade_fallbacks_total{reason="timeout",target="stable"} 1.0'}
+
+
+async def test_failures_lead_to_the_next_target_and_are_counted() -> None:
+    it = world([STABLE, PREVIOUS, STATIC], stable=TimeoutError(), previous=ConnectionError())
+    answer = await it.chain.answer(REQUEST, Reason.CONNECTION)
+    assert answer == Answer(
+        203,
+        (
+            (b"content-type", b"text/plain"),
+            (ANSWERED_BY, b"static"),
+            (BECAUSE, b"connection"),
+        ),
+        "söon".encode(),
+    )
+    assert [(host, timeout) for host, _, _, timeout in it.network.asked] == [
+        ("iris.ml.svc", 2),
+        ("iris-old.ml.svc", 1),
+    ]
+    assert it.counted() == {
+        'crossfade_fallbacks_total{reason="connection",target="static"} 1.0',
+        'crossfade_fallback_failures_total{reason="timeout",target="stable"} 1.0',
+        'crossfade_fallback_failures_total{reason="connection",target="previous"} 1.0',
+    }
+
+
+@pytest.mark.parametrize(("status", "is_well"), [(404, True), (499, True), (500, False)])
+async def test_an_answer_below_500_is_one(status: int, is_well: bool) -> None:
+    it = world([STABLE, PREVIOUS], stable=status)
+    answer = await it.chain.answer(REQUEST, Reason.SERVER_ERROR)
+    assert marks(answer)[ANSWERED_BY] == (b"stable" if is_well else b"previous")
+
+
+async def test_where_nobody_answers_there_is_no_answer() -> None:
+    it = world([STABLE, PREVIOUS], stable=500, previous=OSError())
+    assert await it.chain.answer(REQUEST, Reason.SERVER_ERROR) is None
+    assert it.counted() == {
+        'crossfade_fallback_failures_total{reason="serverError",target="stable"} 1.0',
+        'crossfade_fallback_failures_total{reason="connection",target="previous"} 1.0',
+    }
+
+
+async def test_a_target_gets_the_message_and_nothing_of_the_clients_connection() -> None:
+    it = world([STABLE])
+    request = Request(
+        "POST",
+        "/p",
+        (
+            (b"Host", b"iris.example"),
+            (b"Connection", b"keep-alive, X-Hop"),
+            (b"X-Hop", b"1"),
+            (b"Transfer-Encoding", b"chunked"),
+            (b"Expect", b"100-continue"),
+            (b"Crossfade-Fallback-From", b"somebody"),
+            (b"X-Trace", b"7"),
+        ),
+        b"body",
+    )
+    await it.chain.answer(request, Reason.TIMEOUT)
+    ((host, port, sent, _),) = it.network.asked
+    assert (host, port, sent.method, sent.target, sent.body) == (
+        "iris.ml.svc",
+        80,
+        "POST",
+        "/p",
+        b"body",
+    )
+    assert sent.headers == (
+        (b"Host", b"iris.example"),
+        (b"X-Trace", b"7"),
+        (b"crossfade-fallback-from", b"rev1"),
+    )
+
+
+async def test_an_answer_comes_without_its_connections_headers_and_others_marks() -> None:
+    it = world([STABLE])
+    it.network.headers = (
+        (b"Content-Type", b"text/plain"),
+        (b"Connection", b"close"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"Crossfade-Fallback", b"previous"),
+        (b"Crossfade-Fallback-Reason", b"timeout"),
+    )
+    answer = await it.chain.answer(REQUEST, Reason.OPEN_CIRCUIT)
+    assert answer is not None
+    assert answer.headers == (
+        (b"Content-Type", b"text/plain"),
+        (ANSWERED_BY, b"stable"),
+        (BECAUSE, b"openCircuit"),
+    )
+
+
+def with_budget(percent: float) -> Target:
+    return Target(name="stable", host="iris.ml.svc", port=80, budget_percent=percent)
+
+
+async def test_a_target_gets_its_share_of_all_requests_and_then_the_next_is_asked() -> None:
+    it = world([with_budget(20), STATIC])
+    for _ in range(100):
+        it.chain.seen()
+    by = [marks(await it.chain.answer(REQUEST, Reason.TIMEOUT))[ANSWERED_BY] for _ in range(30)]
+    assert by == [b"stable"] * 20 + [b"static"] * 10
+    assert 'crossfade_fallback_failures_total{reason="budget",target="stable"} 10.0' in it.counted()
+    it.clock.now += 10
+    assert marks(await it.chain.answer(REQUEST, Reason.TIMEOUT))[ANSWERED_BY] == b"stable"
+
+
+async def test_ten_requests_may_always_go_to_a_target_even_with_no_budget() -> None:
+    it = world([with_budget(0), STATIC])
+    by = [marks(await it.chain.answer(REQUEST, Reason.TIMEOUT))[ANSWERED_BY] for _ in range(12)]
+    assert by == [b"stable"] * 10 + [b"static"] * 2
+
+
+async def test_a_whole_budget_has_no_limit_though_requests_are_older_than_the_window() -> None:
+    """They timed out: when they fall back, the ten seconds they are counted in are over."""
+    it = world([with_budget(100)])
+    for _ in range(50):
+        it.chain.seen()
+    it.clock.now += 11
+    for _ in range(50):
+        assert await it.chain.answer(REQUEST, Reason.TIMEOUT) is not None
+
+
+@given(
+    percent=st.floats(0, 99),
+    steps=st.lists(st.tuples(st.floats(0, 3), st.integers(0, 30), st.integers(0, 30))),
+)
+async def test_a_budget_is_never_exceeded_nor_left_unused(
+    percent: float, steps: list[tuple[float, int, int]]
+) -> None:
+    it = world([with_budget(percent)])
+    all_requests: Counter[int] = Counter()
+    used: Counter[int] = Counter()
+    for wait, seen, failed in steps:
+        it.clock.now += wait
+        second = int(it.clock.now)
+        for _ in range(seen):
+            it.chain.seen()
+        all_requests[second] += seen
+        total = sum(n for at, n in all_requests.items() if at > second - 10)
+        before = sum(n for at, n in used.items() if at > second - 10)
+        may = max(0, max(math.floor(total * percent / 100), ALWAYS_ALLOWED) - before)
+        answers = [await it.chain.answer(REQUEST, Reason.TIMEOUT) for _ in range(failed)]
+        went = sum(answer is not None for answer in answers)
+        assert went == min(failed, may)
+        used[second] += went
+
+
+async def test_a_drill_asks_every_target_and_says_what_each_answered() -> None:
+    it = world([STABLE, PREVIOUS, STATIC], stable=404, previous=TimeoutError())
+    results = await it.chain.drill(REQUEST)
+    assert [(d.target, d.ok, d.status, d.why) for d in results] == [
+        ("stable", False, 404, "the golden request got 404"),
+        ("previous", False, None, "no answer in 1 s"),
+        ("static", True, 203, ""),
+    ]
+    assert it.network.hosts() == ["iris.ml.svc", "iris-old.ml.svc"]
+    assert dict(it.network.asked[0][2].headers)[b"crossfade-fallback-from"] == b"rev1"
+    assert it.counted() == {'crossfade_fallback_drill_ok{target="static"} 1.0'}
+
+
+async def test_a_drill_says_where_nobody_listens_and_uses_no_budget() -> None:
+    it = world([with_budget(0)], stable=ConnectionRefusedError("refused"))
+    for _ in range(ALWAYS_ALLOWED + 5):
+        (result,) = await it.chain.drill(REQUEST)
+        assert result.why == "no connection to iris.ml.svc:80: refused"
+    it.network.says = {}
+    assert await it.chain.answer(REQUEST, Reason.TIMEOUT) is not None
+
+
+async def test_a_static_answer_that_is_an_error_on_purpose_is_an_answer() -> None:
+    it = world([Target(name="static", status=503, body="later")])
+    (result,) = await it.chain.drill(REQUEST)
+    assert (result.ok, result.status) == (True, 503)
+    answer = await it.chain.answer(REQUEST, Reason.TIMEOUT)
+    assert answer is not None
+    assert (answer.status, answer.body) == (503, b"later")
+
+
+async def test_drills_come_again_sooner_while_a_target_fails() -> None:
+    it = world([STABLE, STATIC], stable=500)
+    drills = Drills(it.chain, REQUEST)
+    assert not drills.are_ok
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        it.network.says = {}
+        if len(slept) == 2:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await drills.repeat(sleep)
+    assert slept == [DRILL_FAILED_AGAIN_SECONDS, DRILL_AGAIN_SECONDS]
+    assert drills.are_ok
