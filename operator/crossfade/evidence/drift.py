@@ -43,6 +43,9 @@ TILTS: Final = (-1.5, 1.5)
 """Alternatives: stable's distribution, tilted so that the last category weighs exp(1.5) times, and
 the first exp(-1.5) times, as much as the middle one; for a shift that nothing was seen of yet."""
 
+ALIKE: Final = (1 / (len(SHRINKAGE) + len(TILTS)),) * (len(SHRINKAGE) + len(TILTS))
+"""The shares of the alternatives in the prior."""
+
 UNSEEN: Final = "\0others"
 """All categories that nothing was seen of before the span: a guess must not depend on the span."""
 
@@ -170,7 +173,7 @@ class DriftTests:
             has_stable: there is a version to compare with.
         """
         self.reference = ReferenceTests(reference) if reference else None
-        self._starts = Starts(len(SHRINKAGE) + len(TILTS)) if has_stable else None
+        self._starts = Starts(ALIKE) if has_stable else None
         self._recent = Histogram()
         self._other = Histogram()
         self._scatter = Scatter()
@@ -270,8 +273,8 @@ class ReferenceTests:
     def __init__(self, reference: Mapping[str, float]) -> None:
         whole = sum(reference.values())
         self._expected = {k: n / whole for k, n in reference.items()}
-        self.canary = Starts(len(SHRINKAGE) + len(TILTS))
-        self.stable = Starts(len(SHRINKAGE) + len(TILTS))
+        self.canary = Starts(ALIKE)
+        self.stable = Starts(ALIKE)
 
     def copy(self) -> ReferenceTests:
         """Return tests that can go on alone."""

@@ -75,6 +75,10 @@ their scrapes are not at the same times, and what hits both may be booked for st
 ODDS_OVER_STABLE: Final = (1.5, 2.5, 5.0, 10.0, 30.0)
 """Alternatives to "at the border of what is tolerated": times its odds."""
 
+SHARES_OVER_STABLE: Final = (0.12, 0.23, 0.35, 0.2, 0.1)
+"""Their shares of the prior. What is gross is found in a look or two whatever its share, and what
+is small takes long; in between the share decides by how many looks (``bench/decisions``)."""
+
 SPANS_FROM_THE_START: Final = 0.85
 """The share of the prior that the canary was different from stable from its first request on."""
 
@@ -241,31 +245,35 @@ class StableRate:
 
 
 class Starts:
-    """Mixes alternatives of equal weight over the spans at which they began.
+    """Mixes alternatives over the spans at which they began.
 
     One that begins with a span pays for what it would have lost in the span before, so that
     stable's part of a burst, scraped a moment earlier, weighs against the canary's.
     """
 
-    __slots__ = ("_before", "_logs", "_steps")
+    __slots__ = ("_before", "_log_shares", "_logs", "_steps")
 
-    def __init__(self, alternatives: int) -> None:
-        self._logs = [-math.inf] * alternatives
-        self._before = [0.0] * alternatives
+    def __init__(self, shares: Sequence[float]) -> None:
+        """Start with no evidence; ``shares`` are those of the alternatives, 1 together."""
+        self._log_shares = tuple(map(math.log, shares))
+        self._logs = [-math.inf] * len(shares)
+        self._before = [0.0] * len(shares)
         self._steps = 0
 
     def copy(self) -> Starts:
         """Return a mixture that can go on alone."""
         other = object.__new__(Starts)
+        other._log_shares = self._log_shares
         other._logs, other._before = list(self._logs), list(self._before)
         other._steps = self._steps
         return other
 
     def step(self, gains: Sequence[float]) -> None:
         """Take in what the span adds to log e of each alternative."""
-        begin = math.log(self._prior() / len(gains))
+        begun = math.log(self._prior())
         for j, gain in enumerate(gains):
-            self._logs[j] = _log_add(self._logs[j], begin + min(self._before[j], 0.0)) + gain
+            begin = begun + self._log_shares[j] + min(self._before[j], 0.0)
+            self._logs[j] = _log_add(self._logs[j], begin) + gain
         self._before = list(gains)
         self._steps += 1
 
@@ -294,7 +302,7 @@ class MarginTest:
     def __init__(self, tolerance: Tolerance) -> None:
         """Start with no evidence."""
         self.tolerance = tolerance
-        self._starts = Starts(len(ODDS_OVER_STABLE))
+        self._starts = Starts(SHARES_OVER_STABLE)
 
     def copy(self) -> MarginTest:
         """Return a test that can go on alone."""
