@@ -36,6 +36,15 @@ def gateway(cluster: Kubectl) -> str:
     )
 
 
+@pytest.fixture(scope="session")
+def prometheus(cluster: Kubectl) -> str:
+    """Return the address of the cluster's Prometheus from here."""
+    address = cluster.run(
+        "-n", "monitoring", "get", "service", "prometheus", "-o", "jsonpath={.spec.clusterIP}"
+    )
+    return f"http://{address}:9090"
+
+
 @pytest.fixture
 def namespace(cluster: Kubectl, request: pytest.FixtureRequest) -> Iterator[str]:
     """Return a namespace of the test's own; it is deleted afterwards."""

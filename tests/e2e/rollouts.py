@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import threading
 import time
 import urllib.request
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from cluster.paths import Paths
 from examples.demo.kubectl import Kubectl
 from examples.demo.load import Load, run_load
 from examples.demo.stats import Stats
@@ -228,3 +230,20 @@ def eventually(look: Callable[[], T | None], seconds: float, what: Callable[[], 
             return found
         assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
         time.sleep(POLL_SECONDS)
+
+
+def kill_operator(cluster: Kubectl) -> None:
+    """End the operator's process with SIGKILL, as its node does when memory runs out."""
+    out = cluster.run("-n", "crossfade-system", "get", "pods", "-o", "json")
+    containers = [
+        status["containerID"].removeprefix("containerd://")
+        for pod in json.loads(out)["items"]
+        for status in pod["status"]["containerStatuses"]
+        if "running" in status["state"]
+    ]
+    socket = Paths.from_environment().run / "containerd.sock"
+    for container in containers:
+        command = ["ctr", "--address", str(socket), "--namespace", "k8s.io", "tasks", "kill"]
+        subprocess.run([*command, "--signal", "SIGKILL", container], check=True, timeout=20)
+    # A container that ended is started again ever later; its pod is replaced at once.
+    cluster.run("-n", "crossfade-system", "delete", "pods", "--all", "--wait=false")

@@ -10,21 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.image
-import pytest
 
-from examples.demo.kubectl import Kubectl
 from tests.e2e.rollouts import Rollout
 
 INTERVAL_SECONDS = 5
-
-
-@pytest.fixture(scope="module")
-def prometheus(cluster: Kubectl) -> str:
-    """Return the address of the cluster's Prometheus from here."""
-    address = cluster.run(
-        "-n", "monitoring", "get", "service", "prometheus", "-o", "jsonpath={.spec.clusterIP}"
-    )
-    return f"http://{address}:9090"
 
 
 def test_fires_when_and_for_what_the_operator_took_the_version_back(

@@ -7,7 +7,6 @@ healthy canaries, memory) are in ``bench/``.
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections import Counter
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 
 from cluster.paths import Paths
 from examples.demo.kubectl import Kubectl
-from tests.e2e.rollouts import Rollout, eventually
+from tests.e2e.rollouts import Rollout, eventually, kill_operator
 
 OPERATOR = "system:serviceaccount:crossfade-system:crossfade-operator"
 
@@ -200,20 +199,3 @@ def test_killed_operator_goes_on_to_the_same_end(
         rollout.wait("Healthy", stable="2.0.0")
     assert not stats.lost(), stats.lost()
     assert not [r for r, _ in rollout.events() if r in ("WeightRestored", "RollingBack")]
-
-
-def kill_operator(cluster: Kubectl) -> None:
-    """End the operator's process with SIGKILL, as its node does when memory runs out."""
-    out = cluster.run("-n", "crossfade-system", "get", "pods", "-o", "json")
-    containers = [
-        status["containerID"].removeprefix("containerd://")
-        for pod in json.loads(out)["items"]
-        for status in pod["status"]["containerStatuses"]
-        if "running" in status["state"]
-    ]
-    socket = Paths.from_environment().run / "containerd.sock"
-    for container in containers:
-        command = ["ctr", "--address", str(socket), "--namespace", "k8s.io", "tasks", "kill"]
-        subprocess.run([*command, "--signal", "SIGKILL", container], check=True, timeout=20)
-    # A container that ended is started again ever later; its pod is replaced at once.
-    cluster.run("-n", "crossfade-system", "delete", "pods", "--all", "--wait=false")

@@ -153,7 +153,7 @@ def test_a_doubling_that_is_nearly_tolerated_is_not_forecast_and_it_is_said_why(
 def test_nothing_is_forecast_before_stable_answered() -> None:
     limits = Limits(tolerance=DEFAULT)
     assert forecast(limits, NOTHING, (5, 50), 20.0, NEEDED) == ()
-    assert why_none(limits, NOTHING).startswith("stable answered no request yet")
+    assert why_none(limits, NOTHING).startswith("no answer of stable is counted yet")
 
 
 def test_forecasts_answers_and_time_for_each_weight() -> None:

@@ -195,7 +195,7 @@ async def test_finds_harm_in_a_label_value_that_is_new(world: World) -> None:
 BESIDE: dict[str, Any] = {"name": "errors", "errorRate": {"worseThanStable": {}}}
 
 
-async def test_a_forecast_gets_its_time_as_soon_as_there_is_traffic() -> None:
+async def test_a_forecast_gets_its_time_as_soon_as_traffic_was_counted_for_ten_seconds() -> None:
     world = World()
     subject = subject_of(BESIDE, ladder=(10, 50))
     for second in range(-20, 6, 5):
@@ -203,8 +203,10 @@ async def test_a_forecast_gets_its_time_as_soon_as_there_is_traffic() -> None:
         world.scrape(second, CANARY, 0)
     before = (await world.look(5.2, subject)).forecast
     assert [(f.weight_percent, f.seconds) for f in before] == [(10, None), (50, None)]
-    world.scrape(10, STABLE, 2090, 505)
-    world.scrape(10, CANARY, 5)
+    world.scrape(9.5, STABLE, 2090, 505)
+    world.scrape(9.5, CANARY, 5)
+    before = (await world.look(9.9, subject)).forecast
+    assert [(f.weight_percent, f.seconds) for f in before] == [(10, None), (50, None)]
     ten, fifty = (await world.look(10.2, subject)).forecast
     assert ten.seconds == pytest.approx(ten.requests / 2, rel=0.01)
     assert fifty.seconds == pytest.approx(fifty.requests / 10, rel=0.01)

@@ -168,7 +168,7 @@ def forecast(
 def why_none(limits: Limits, stable: Counts) -> str:
     """Say why there is no forecast, for people: one clause without a period."""
     if not stable.requests:
-        return "stable answered no request yet, so its rate is not known"
+        return "no answer of stable is counted yet, so its rate is not known"
     rate = present_rate(stable)
     doubled = min(2 * rate, HIGHEST_RATE)
     said = f"twice stable's rate ({100 * doubled:.2g} %)"

@@ -34,6 +34,10 @@ from crossfade.metrics.sources import Plan, Slowness, Term
 FORECAST_MS: Final = 60_000
 """How old a forecast may get."""
 
+MEASURED_MS: Final = 10_000
+"""How long traffic must have been counted before a time is forecast from it. Of two seconds one
+may have been without, and the event ``SlowDetection`` is told once."""
+
 _SLOW: Final = "slow"
 _FAST: Final = "fast"
 _ADDS: Final[Mapping[str, Mapping[str, int]]] = {
@@ -229,18 +233,19 @@ class CountsFold(Fold[RateTests]):
     def _forecast_of(self, tests: RateTests, asked: Asked) -> tuple[Forecast, ...]:
         """Say how long a doubling goes unnoticed; it changes slowly, so not at every look.
 
-        One that has no time yet is made anew as soon as there is traffic: the event
-        ``SlowDetection`` waits for it.
+        One that has no time yet is made anew as soon as the traffic is known.
         """
         made_at, forecast = self._forecast
-        untimed = tests.per_second and any(one.seconds is None for one in forecast)
+        measured = asked.now - self._since >= MEASURED_MS
+        per_second = tests.per_second if measured else 0.0
+        untimed = per_second and any(one.seconds is None for one in forecast)
         old = asked.now - made_at >= FORECAST_MS
         if asked.ladder and (not forecast or untimed or old):
             forecast = power.forecast(
                 self._limits,
                 _stable_of(tests),
                 asked.ladder,
-                tests.per_second,
+                per_second,
                 asked.log_needed,
                 tests.dispersion.phi,
             )
