@@ -576,8 +576,8 @@ class FallbackTargetStatus(StatusModel):
     """stable, previous, service or static."""
     ok: bool
     """It answered as a fallback must."""
-    message: str = ""
-    """What it did instead, as a sentence."""
+    message: str | None = None
+    """What it did instead, such as "answered 503"."""
 
 
 class StepForecast(StatusModel):

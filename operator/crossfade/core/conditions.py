@@ -8,11 +8,13 @@ from typing import Any, Final, Literal
 
 from crossfade.api.v1alpha1 import (
     Condition,
+    FallbackTargetStatus,
     MetricStatus,
     ModelDeploymentStatus,
     Phase,
     StepForecast,
 )
+from crossfade.core.compatibility import INPUTS_COMPATIBLE, refusals
 from crossfade.core.phases import WITH_CANARY
 from crossfade.core.turn import Turn
 from crossfade.evidence.verdicts import MetricAnswer, Verdict
@@ -26,9 +28,10 @@ def report(turn: Turn) -> None:
     if turn.status.phase in (Phase.HEALTHY, Phase.PREPARING):
         turn.set(verdict="")
     _report_stable(turn)
+    conditions = (_ready(turn), _progressing(turn), _route_accepted(turn), _inputs(turn))
     turn.set(
         observed_generation=turn.seen.generation,
-        conditions=[_ready(turn), _progressing(turn), _route_accepted(turn)],
+        conditions=[condition for condition in conditions if condition is not None],
     )
 
 
@@ -107,6 +110,23 @@ def _route_accepted(turn: Turn) -> Condition:
     )
 
 
+def _inputs(turn: Turn) -> Condition | None:
+    """Only while there is a canary with a contract is there something to compare."""
+    words = refusals(turn)
+    if words is None:
+        return None
+    if words:
+        return _condition(turn, INPUTS_COMPATIBLE, "False", "InputsNarrowed", words)
+    version, stable = turn.canary.version, turn.stable.version
+    return _condition(
+        turn,
+        INPUTS_COMPATIBLE,
+        "True",
+        "NothingNarrowed",
+        f"nothing was found that version {version} refuses and {stable} accepts",
+    )
+
+
 def _condition(
     turn: Turn, type_: str, status: Literal["True", "False", "Unknown"], reason: str, message: str
 ) -> Condition:
@@ -162,6 +182,7 @@ def write_due_in(
 def _words(status: ModelDeploymentStatus) -> list[str]:
     said = [status.message, status.verdict]
     said += [words or "" for m in status.metrics for words in (m.message, m.alert, m.no_forecast)]
+    said += [target.message or "" for target in status.fallback]
     said += ["timed" for m in status.metrics for f in m.forecast if f.seconds is not None]
     said += [c.message for c in status.conditions]
     return [re.sub(r"[\d.,]+", "", words) for words in said]
@@ -176,10 +197,12 @@ def _essence(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
     """Return what is written at once: everything but words about the last look."""
     telling = {Verdict.HARM.value, Verdict.UNAVAILABLE.value}
     verdicts = [MetricStatus(name=m.name, verdict=m.verdict, message="") for m in status.metrics]
+    fallback = [FallbackTargetStatus(target=t.target, ok=t.ok) for t in status.fallback]
     conditions = [c.model_copy(update=_vague(c)) for c in status.conditions]
     return status.model_copy(
         update={
             "metrics": [m for m in verdicts if m.verdict in telling],
+            "fallback": fallback,
             "conditions": conditions,
             "verdict": "",
             "message": "",

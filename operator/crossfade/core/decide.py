@@ -15,6 +15,7 @@ from crossfade.api.v1alpha1 import (
 )
 from crossfade.core import commands, rollout, settled
 from crossfade.core.actions import Announcement, RestoreRoute, SetFinalizer
+from crossfade.core.compatibility import flag_narrowed_inputs
 from crossfade.core.conditions import report
 from crossfade.core.housekeeping import keep_house
 from crossfade.core.news import tell_news
@@ -58,6 +59,7 @@ def decide(seen: Observation, now: datetime) -> Decision:
     keep_house(turn)
     _schedule_look(turn)
     tell_news(turn)
+    flag_narrowed_inputs(turn)
     report(turn)
     return turn.decision()
 

@@ -71,6 +71,34 @@ class Arrivals:
 
 
 @dataclass(frozen=True, slots=True)
+class DrillResult:
+    """What one target of a fallback did with the golden request."""
+
+    target: str
+    ok: bool
+    message: str = ""
+    """What it did instead, to be read after its name, such as "answered 503"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """What the sidecars of a version say of it before it has traffic."""
+
+    results: tuple[DrillResult, ...] = ()
+    """Each target of the fallback, as the pod that fared worst; empty without a fallback."""
+    problem: str = ""
+    """Why the sidecars could not be asked, and what to do about it; then no result is good."""
+    refused: tuple[str, ...] | None = None
+    """What the version's contract finds wrong with stable's golden request, in sentences; None:
+    it was not asked."""
+
+    @property
+    def failed(self) -> tuple[DrillResult, ...]:
+        """The targets that would not answer."""
+        return tuple(result for result in self.results if not result.ok)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One look at one ModelDeployment."""
 
@@ -95,6 +123,13 @@ class Observation:
     """The metrics of this look; None when none was due."""
     known_answers: tuple[MetricAnswer, ...] | None = None
     """The answers of the newest look of this process; None when it took none yet."""
+    narrowed: tuple[str, ...] | None = None
+    """What the canary's contract refuses that stable's accepts, in sentences, by comparison of the
+    two; None: the canary has no contract, or no Deployment yet."""
+    drills: bool = False
+    """The sidecars of the version that gets ready are asked about it before it gets traffic."""
+    drill: Drill | None = None
+    """What they said; None: nothing yet, or too long ago."""
     leaving: Arrivals | None = None
     """What the revision that is drained still receives; None: not asked, or not known."""
     command: str = ""

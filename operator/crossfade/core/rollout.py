@@ -9,6 +9,7 @@ from crossfade.api.v1alpha1 import Phase, RolloutStatus
 from crossfade.core import gates
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
 from crossfade.core.drain import is_drained
+from crossfade.core.drills import is_drilled
 from crossfade.core.rollback import take_back, why_rejected
 from crossfade.core.route import ensure_route, give_all_to
 from crossfade.core.turn import Turn, split_of
@@ -27,6 +28,7 @@ def start(turn: Turn) -> None:
         weight=0,
         drained_since=None,
         metrics=[],
+        fallback=[],
         verdict="",
         message=f"version {canary.version} is getting ready",
     )
@@ -46,7 +48,7 @@ def preparing(turn: Turn) -> None:
     workload = turn.workload(turn.canary.revision)
     in_force = ensure_route(turn, Split(turn.stable.revision))
     if workload is not None and workload.ready >= needed:
-        if in_force:
+        if is_drilled(turn) and in_force:
             _first_weight(turn)
         return
     if _has_missed_readiness(turn, needed):
@@ -299,6 +301,7 @@ def rolling_back(turn: Turn) -> None:
     turn.set(
         canary=None,
         rollout=None,
+        fallback=[],
         drained_since=None,
         step="",
         message=why_rejected(rejected) if rejected else "",

@@ -8,6 +8,7 @@ from crossfade.api.v1alpha1 import Phase
 from crossfade.core import rollout
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
 from crossfade.core.drain import is_drained
+from crossfade.core.drills import is_first_drill_over
 from crossfade.core.rollback import return_to_previous, why_rejected
 from crossfade.core.route import ensure_route
 from crossfade.core.turn import Turn
@@ -30,7 +31,7 @@ def initializing(turn: Turn) -> None:
         trouble = f": {workload.trouble}" if workload.trouble else ""
         turn.set(message=f"0 of {full} pods of the first version are ready{trouble}")
         return
-    if not ensure_route(turn, Split(target.revision)):
+    if not is_first_drill_over(turn) or not ensure_route(turn, Split(target.revision)):
         return
     turn.move(Phase.HEALTHY)
     turn.set(stable=target, message="")
