@@ -19,10 +19,14 @@ from crossfade.names import (
     KIND,
     LABEL_NAME,
     LABEL_ROLE,
+    NamespacedName,
     child_labels,
     child_name,
     selector_labels,
 )
+from crossfade.workload.drain import pause_seconds
+from crossfade.workload.sidecar import NO_INJECTION, Injection, add_sidecar, target_port
+from crossfade.workload.sidecar_config import Stable, config_of
 
 __all__ = [
     "Owner",
@@ -39,16 +43,6 @@ __all__ = [
 PORT_NAME: Final = "http"
 """The name of the one port of each Service."""
 
-DRAIN_SECONDS: Final = 5
-"""How long a container goes on after its pod is told to end, so that gateways stop sending first.
-
-The sleep action is on by default since Kubernetes 1.30 and stable since 1.34 (KEP-3960); it needs
-no shell in the image.
-"""
-
-DEFAULT_GRACE_SECONDS: Final = 30
-"""Kubernetes' terminationGracePeriodSeconds where the template has none."""
-
 ENV_NAME: Final = "CROSSFADE_MODEL_NAME"
 ENV_VERSION: Final = "CROSSFADE_MODEL_VERSION"
 ENV_URI: Final = "CROSSFADE_MODEL_URI"
@@ -64,9 +58,25 @@ class Owner:
 
 
 def render_deployment(
-    owner: Owner, spec: ModelDeploymentSpec, revision: str, role: Role, replicas: int
+    owner: Owner,
+    spec: ModelDeploymentSpec,
+    revision: str,
+    role: Role,
+    replicas: int,
+    injection: Injection = NO_INJECTION,
+    stable: Stable | None = None,
 ) -> Manifest:
-    """Build the Deployment of a revision; with an autoscaler, that one says how many pods."""
+    """Build the Deployment of a revision; with an autoscaler, that one says how many pods.
+
+    Args:
+        owner: the ModelDeployment.
+        spec: what asks for the revision.
+        revision: its hash.
+        role: its role now.
+        replicas: how many pods.
+        injection: how a sidecar is added, if the spec asks for one.
+        stable: the version that is stable now, which that sidecar falls back to.
+    """
     scale = {"replicas": replicas} if spec.autoscaling is None else {}
     manifest = _deployment(owner, revision)
     manifest["metadata"] |= _metadata(owner, revision)
@@ -79,17 +89,25 @@ def render_deployment(
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}},
         # Going back is Crossfade's business, not that of old ReplicaSets.
         "revisionHistoryLimit": 0,
-        "template": render_template(owner, spec, revision),
+        "template": render_template(owner, spec, revision, injection, stable),
     }
     return manifest
 
 
-def render_template(owner: Owner, spec: ModelDeploymentSpec, revision: str) -> Manifest:
+def render_template(
+    owner: Owner,
+    spec: ModelDeploymentSpec,
+    revision: str,
+    injection: Injection = NO_INJECTION,
+    stable: Stable | None = None,
+) -> Manifest:
     """Build the pod template: the user's, with what a rollout needs where the user says nothing.
 
     That is: labels and the version as an annotation; the model's name, version and URI in the
     environment; with openInference, a readiness probe of the first container that asks whether
     the model is loaded (servers report ready before); a pause before each container ends.
+
+    Where the spec asks for a sidecar, that one tells whether the model is ready.
     """
     template = deepcopy(spec.template)
     metadata = template.get("metadata") or {}
@@ -101,10 +119,13 @@ def render_template(owner: Owner, spec: ModelDeploymentSpec, revision: str) -> M
     pod = template["spec"]
     for container in (*(pod.get("initContainers") or ()), *pod["containers"]):
         _tell_model(container, spec.model)
-    for container in pod["containers"]:
-        _drain(container, pod.get("terminationGracePeriodSeconds"))
-    if spec.serving.protocol == "openInference":
+    if spec.proxy is not None:
+        told = config_of(NamespacedName(owner.namespace, owner.name), spec, revision, stable)
+        add_sidecar(template, told, spec.proxy.resources, injection)
+    elif spec.serving.protocol == "openInference":
         _probe(pod["containers"][0], spec.model.name, spec.serving.port)
+    for container in pod["containers"]:
+        _drain(container, pause_seconds(pod))
     return template
 
 
@@ -117,16 +138,23 @@ def render_service(owner: Owner, spec: ModelDeploymentSpec, revision: str) -> Ma
             **_identity(owner, child_name(owner.name, revision)),
             **_metadata(owner, revision),
         },
-        "spec": _service_spec(spec, selector_labels(owner.name, revision)),
+        "spec": _service_spec(spec, selector_labels(owner.name, revision), target_port(spec)),
     }
 
 
 def render_address(
-    owner: Owner, spec: ModelDeploymentSpec, selector_revision: str | None
+    owner: Owner,
+    spec: ModelDeploymentSpec,
+    selector_revision: str | None,
+    port: int | None = None,
 ) -> Manifest:
     """Build the Service named like the ModelDeployment, the one address inside the cluster.
 
-    With a revision it selects that one's pods; with None, those of all revisions.
+    Args:
+        owner: the ModelDeployment.
+        spec: what it asks for; its pods may be those of another version.
+        selector_revision: whose pods it selects; None for those of all revisions.
+        port: the port of those pods; None for the model's own.
     """
     selector = (
         {LABEL_NAME: owner.name}
@@ -140,7 +168,7 @@ def render_address(
             **_identity(owner, owner.name),
             **_metadata(owner, None),
         },
-        "spec": _service_spec(spec, selector),
+        "spec": _service_spec(spec, selector, spec.serving.port if port is None else port),
     }
 
 
@@ -224,12 +252,14 @@ def _version(model: Model) -> dict[str, str]:
     return {ANNOTATION_VERSION: model.version}
 
 
-def _service_spec(spec: ModelDeploymentSpec, selector: dict[str, str]) -> dict[str, Any]:
+def _service_spec(
+    spec: ModelDeploymentSpec, selector: dict[str, str], target: int
+) -> dict[str, Any]:
     port = spec.serving.port
     return {
         "type": "ClusterIP",
         "selector": selector,
-        "ports": [{"name": PORT_NAME, "protocol": "TCP", "port": port, "targetPort": port}],
+        "ports": [{"name": PORT_NAME, "protocol": "TCP", "port": port, "targetPort": target}],
     }
 
 
@@ -245,15 +275,12 @@ def _tell_model(container: dict[str, Any], model: Model) -> None:
     ] + own
 
 
-def _drain(container: dict[str, Any], grace_seconds: int | None) -> None:
+def _drain(container: dict[str, Any], seconds: int) -> None:
     """Let a container go on for a while before it is told to end.
 
     When a pod ends, its address leaves the gateways at about the same time as the process gets its
-    signal: whoever is faster. Requests that arrive in between would fail. At most half of the
-    grace period goes, which is the template's own, so that the process has time to finish.
+    signal: whoever is faster. Requests that arrive in between would fail.
     """
-    grace = DEFAULT_GRACE_SECONDS if grace_seconds is None else grace_seconds
-    seconds = min(DRAIN_SECONDS, grace // 2)
     lifecycle = container.get("lifecycle") or {}
     if seconds > 0 and lifecycle.get("preStop") is None:
         container["lifecycle"] = lifecycle | {"preStop": {"sleep": {"seconds": seconds}}}
