@@ -28,6 +28,7 @@ from crossfade.evidence.eprocesses import (
     HIGHEST_RATE,
     ODDS_OVER_STABLE,
     ODDS_RATIOS,
+    SHARES_OVER_STABLE,
     SPANS_FROM_THE_START,
 )
 from crossfade.evidence.kernel import Tolerance, bet_on, log_e
@@ -193,8 +194,8 @@ def _walks_beside_stable(
     if not beside:
         return
     border = min(tolerance.border(stable), HIGHEST_RATE)
-    price = math.log(len(ODDS_OVER_STABLE) / SPANS_FROM_THE_START)
-    for ratio in ODDS_OVER_STABLE:
+    for ratio, share in zip(ODDS_OVER_STABLE, SHARES_OVER_STABLE, strict=True):
+        price = -math.log(share * SPANS_FROM_THE_START)
         bet = bet_on(tolerance, _times_odds(border, ratio), stable, weight, beside)
         if bet is None:
             continue
