@@ -6,6 +6,7 @@
     ├── ClusterError           the API server refused or did not answer
     │   └── ConflictError      somebody else wrote first: look again and retry
     ├── MetricSourceError      Prometheus refused, timed out or answered nonsense; weights hold
+    ├── SidecarError           a pod's sidecar refused, timed out or answered nonsense; weights hold
     └── CommandError           a command of the command line cannot be carried out
 
 "No data", "not found" and "not settled" are values, not errors.
@@ -36,6 +37,10 @@ class ConflictError(ClusterError):
 
 class MetricSourceError(CrossfadeError):
     """The metric source gave no usable answer: unreachable, refused, partial or malformed."""
+
+
+class SidecarError(CrossfadeError):
+    """A pod's sidecar gave no usable answer on its admin port."""
 
 
 class CommandError(CrossfadeError):

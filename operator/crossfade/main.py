@@ -15,10 +15,12 @@ from pydantic import ValidationError
 
 from crossfade.kube.cluster import KubernetesCluster, connect
 from crossfade.kube.resources import CHILDREN, ROUTES
+from crossfade.kube.sidecars import HttpSidecars
 from crossfade.kube.store import Store
 from crossfade.metrics.prometheus import PrometheusClient
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from crossfade.names import MANAGED_SELECTOR, NamespacedName
+from crossfade.reconcile.drills import Drills
 from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.reconciler import Reconciler, work
@@ -89,7 +91,10 @@ async def _serve(
     prometheus = PrometheusClient()
     analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic, config_maps=cluster)
     looks = Looks(analyst, queue.add, _now)
-    reconciler = Reconciler(cluster, store, looks, targets, clock=_now, instance=settings.instance)
+    drills = Drills(HttpSidecars(), queue.add, _now)
+    reconciler = Reconciler(
+        cluster, store, looks, drills, targets, clock=_now, instance=settings.instance
+    )
     async with asyncio.TaskGroup() as tasks:
         workers = [
             tasks.create_task(work(queue, reconciler, _now)) for _ in range(settings.workers)

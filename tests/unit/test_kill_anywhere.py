@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crossfade.evidence.verdicts import Verdict
-from tests.unit.world import Killed, World, healthy_world, manifest
+from tests.unit.world import Killed, World, guarded, healthy_world, manifest
 
 
 async def first_version() -> World:
@@ -63,6 +63,34 @@ async def superseded_version() -> World:
     return world
 
 
+async def first_version_with_fallback() -> World:
+    world = World()
+    world.apply(guarded("1.0.0", "static"))
+    return world
+
+
+async def good_version_with_fallback() -> World:
+    world = await first_version_with_fallback()
+    await world.run_until(lambda: world.phase == "Healthy")
+    world.sidecars.refuses = ('age breaks the rule "maximum"',)
+    world.apply(guarded("2.0.0", "stable", "static", inputs={"schema": {"type": "object"}}))
+    return world
+
+
+async def version_without_a_way_out() -> World:
+    world = await healthy_world()
+    world.sidecars.failing = {"service": "answered 503"}
+    world.apply(guarded("2.0.0", "stable", "service"))
+    return world
+
+
+async def way_out_that_is_mended() -> World:
+    world = await version_without_a_way_out()
+    await world.run_until(lambda: "FallbackDrillFailed" in world.reasons)
+    world.sidecars.failing = {}
+    return world
+
+
 SCENARIOS: dict[str, tuple[Callable[[], Awaitable[World]], str, str]] = {
     "first version": (first_version, "Healthy", "1.0.0"),
     "good version": (good_version, "Healthy", "2.0.0"),
@@ -71,6 +99,10 @@ SCENARIOS: dict[str, tuple[Callable[[], Awaitable[World]], str, str]] = {
     "aborted version": (aborted_version, "RolledBack", "1.0.0"),
     "bad in probation": (bad_in_probation, "RolledBack", "1.0.0"),
     "superseded version": (superseded_version, "Healthy", "3.0.0"),
+    "first version with fallback": (first_version_with_fallback, "Healthy", "1.0.0"),
+    "good version with fallback": (good_version_with_fallback, "Healthy", "2.0.0"),
+    "version without a way out": (version_without_a_way_out, "RolledBack", "1.0.0"),
+    "way out that is mended": (way_out_that_is_mended, "Healthy", "2.0.0"),
 }
 
 

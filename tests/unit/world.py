@@ -1,8 +1,8 @@
 """A simulated cluster at our own protocols: the API server, its controllers, a gateway, metrics.
 
 The operator in it is the real one: reconciler, core, routers, rendering. Only what is beyond
-:class:`crossfade.kube.cluster.Cluster` and :class:`crossfade.metrics.analyst.Analyst` is simulated.
-Time is a number that the test moves.
+:class:`crossfade.kube.cluster.Cluster`, :class:`crossfade.metrics.analyst.Analyst` and
+:class:`crossfade.kube.sidecars.Sidecars` is simulated. Time is a number that the test moves.
 """
 
 from __future__ import annotations
@@ -16,20 +16,26 @@ from typing import Any
 
 from crossfade.api.v1alpha1 import Analysis
 from crossfade.core.actions import Apply, Delete, Manifest, MergePatch, ObjectRef, Replace, Write
-from crossfade.core.observation import Arrivals
-from crossfade.errors import ClusterError, ConflictError
+from crossfade.core.observation import Arrivals, DrillResult
+from crossfade.errors import ClusterError, ConflictError, SidecarError
 from crossfade.evidence.verdicts import Forecast, MetricAnswer, Verdict
 from crossfade.kube.resources import CHILDREN, ROUTES, model_deployment_ref, ref_of
 from crossfade.kube.store import Store
 from crossfade.metrics.analyst import Arm, Subject
-from crossfade.names import LABEL_NAME, LABEL_REVISION, NamespacedName
+from crossfade.names import ANNOTATION_SIDECAR, LABEL_NAME, LABEL_REVISION, NamespacedName
+from crossfade.reconcile.drills import Drills
 from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.reconciler import Reconciler
 from crossfade.reconcile.targets import Targets
+from crossfade.sidecar.config import Config, Golden, read_config
 
 START = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 KEY = NamespacedName("ml", "fraud")
 REF = model_deployment_ref(KEY.namespace, KEY.name)
+
+
+GARBLED = "{}"
+"""What is no configuration of a sidecar's."""
 
 
 class Killed(BaseException):
@@ -64,6 +70,22 @@ def manifest(version: str = "1.0.0", **spec: Any) -> Manifest:
             **spec,
         },
     }
+
+
+def guarded(version: str = "1.0.0", *targets: str, **spec: Any) -> Manifest:
+    """Build a ModelDeployment with a fallback to some targets; keywords replace parts of its spec.
+
+    Without targets it has a sidecar that can do no more than ask the model.
+    """
+    written = {
+        "stable": {"stable": {}},
+        "previous": {"previous": {}},
+        "service": {"service": {"name": "legacy", "port": 80}},
+        "static": {"static": {"body": {"score": 0.5}}},
+    }
+    fallback = {"fallback": {"targets": [written[name] for name in targets]}} if targets else {}
+    golden = {"path": "/v2/models/fraud/infer", "body": {"age": 30}}
+    return manifest(version, **{"sidecar": {"goldenRequest": golden}, **fallback, **spec})
 
 
 @dataclass
@@ -211,8 +233,43 @@ class FakeCluster:
                 "readyReplicas": ready,
                 "availableReplicas": ready,
             }
+            if config_of(body) is not None:
+                self._run_pods(body, replicas, ready)
         elif body["kind"] == "HTTPRoute":
             self._accept(body, generation)
+
+    def _run_pods(self, deployment: Manifest, replicas: int, ready: int) -> None:
+        """Play kubelet, where somebody asks the pods themselves: the first ones are ready."""
+        meta = deployment["metadata"]
+        owner = {"kind": "Deployment", "name": meta["name"], "uid": meta["uid"]}
+        for nth in range(100):
+            ref = ObjectRef("v1", "Pod", meta["namespace"], f"{meta['name']}-{nth}")
+            if nth >= replicas:
+                if ref not in self.objects:
+                    return
+                self._drop(ref)
+                continue
+            known = self.objects.get(ref)
+            fresh = f"10.0.{self._version // 250}.{self._version % 250}"
+            address = known["status"]["podIP"] if known else fresh
+            ready_now = "True" if nth < ready else "False"
+            self._keep(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {
+                        **(known["metadata"] if known else {}),
+                        "name": ref.name,
+                        "namespace": ref.namespace,
+                        "labels": deployment["spec"]["template"]["metadata"]["labels"],
+                        "ownerReferences": [owner],
+                    },
+                    "status": {
+                        "podIP": address,
+                        "conditions": [{"type": "Ready", "status": ready_now}],
+                    },
+                }
+            )
 
     def _accept(self, body: Manifest, generation: int) -> None:
         accepted = {
@@ -322,6 +379,57 @@ class FakeAnalyst:
         """Nothing is remembered."""
 
 
+def config_of(deployment: Manifest) -> Config | None:
+    """Return the configuration of the sidecars in a Deployment's pods; None: they have none."""
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    written = annotations.get(ANNOTATION_SIDECAR)
+    return read_config(written.encode()) if written and written != GARBLED else None
+
+
+@dataclass
+class FakeSidecars:
+    """The sidecars of the cluster's pods; targets answer as the test says."""
+
+    cluster: FakeCluster
+    failing: dict[str, str] = field(default_factory=dict)
+    """What targets do instead of answering, by their names."""
+    silent: bool = False
+    """No sidecar answers."""
+    refuses: tuple[str, ...] = ()
+    """What the contract of whoever is asked finds wrong with a golden request."""
+    drilled: list[str] = field(default_factory=list)
+    """The names of the pods that were asked for a drill."""
+    checked: list[Golden] = field(default_factory=list)
+
+    async def drill(self, address: str, port: int, seconds: float) -> tuple[DrillResult, ...]:
+        config = self._config(address, port)
+        assert config.fallback is not None
+        assert seconds == sum(target.timeout_seconds for target in config.fallback.targets)
+        return tuple(
+            DrillResult(t.name, ok=t.name not in self.failing, message=self.failing.get(t.name, ""))
+            for t in config.fallback.targets
+        )
+
+    async def check(self, address: str, port: int, golden: Golden) -> tuple[str, ...]:
+        self._config(address, port)
+        self.checked.append(golden)
+        return self.refuses
+
+    def _config(self, address: str, port: int) -> Config:
+        objects = self.cluster.objects
+        (pod,) = (
+            o for r, o in objects.items() if r.kind == "Pod" and o["status"]["podIP"] == address
+        )
+        self.drilled.append(pod["metadata"]["name"])
+        owner = pod["metadata"]["ownerReferences"][0]["name"]
+        config = config_of(objects[ObjectRef("apps/v1", "Deployment", KEY.namespace, owner)])
+        assert config is not None
+        assert config.admin_port == port
+        if self.silent:
+            raise SidecarError(f"{address}:{port} did not answer in 3 s")
+        return config
+
+
 def is_watched(body: Manifest) -> bool:
     """Tell whether the operator's watches bring an object: children are selected by label."""
     if body["kind"] in {k.kind for k in CHILDREN}:
@@ -337,6 +445,7 @@ class World:
         self.cluster = FakeCluster()
         self.cluster.on_change = self._watch
         self.analyst = FakeAnalyst()
+        self.sidecars = FakeSidecars(self.cluster)
         self.trail: list[tuple[str, int, str]] = []
         """Phase, weight on the route and stable version, each time one of them changed."""
         self.start_operator()
@@ -348,15 +457,16 @@ class World:
             if is_watched(body):
                 self.store.put(copy.deepcopy(body))
         self.targets = Targets()
-        self.looks = Looks(self.analyst, lambda _key, *, urgent: self._wake(), lambda: self.now)
+        self.looks = Looks(self.analyst, self._wake, lambda: self.now)
+        self.drills = Drills(self.sidecars, self._wake, lambda: self.now)
         self.reconciler = Reconciler(
-            self.cluster, self.store, self.looks, self.targets, clock=lambda: self.now
+            self.cluster, self.store, self.looks, self.drills, self.targets, clock=lambda: self.now
         )
         self.awake = True
         self.again: datetime | None = None
         self.failures: list[BaseException] = []
 
-    def _wake(self) -> None:
+    def _wake(self, key: NamespacedName, *, urgent: bool) -> None:
         self.awake = True
 
     def _watch(self, verb: str, body: Manifest) -> None:
@@ -380,7 +490,7 @@ class World:
 
     async def step(self) -> bool:
         """Reconcile once if there is reason to at this instant; tell whether there was."""
-        for _ in range(3):
+        for _ in range(6):
             await asyncio.sleep(0)
         due = self.again is not None and self.again <= self.now
         if not self.awake and not due:

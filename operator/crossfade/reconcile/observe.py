@@ -17,7 +17,7 @@ from crossfade.api.v1alpha1 import (
 from crossfade.core.actions import Manifest
 from crossfade.core.decide import is_look_due
 from crossfade.core.drain import leaving_revision
-from crossfade.core.observation import Arrivals, Observation, RouteState, Workload
+from crossfade.core.observation import Arrivals, Drill, Observation, RouteState, Workload
 from crossfade.errors import InvalidSpecError
 from crossfade.kube.resources import AUTOSCALER, DEPLOYMENT, POD, SERVICE
 from crossfade.kube.store import Store
@@ -29,8 +29,10 @@ from crossfade.names import (
     LABEL_REVISION,
     NamespacedName,
 )
+from crossfade.reconcile.drills import Asked, Drills
 from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.settling import Settling
+from crossfade.reconcile.sidecars import asked_of, narrowed_by_canary
 from crossfade.routing.factory import router_for
 from crossfade.routing.router import TrafficRouter
 from crossfade.workload.read import read_workload
@@ -49,8 +51,23 @@ class View:
     """None when the spec cannot be read."""
 
 
-def observe(body: Manifest, store: Store, looks: Looks, settling: Settling, now: datetime) -> View:
-    """Look at a ModelDeployment. Asks for metrics when they are due, and waits for none.
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What lasts from one look to the next: what was asked, and what was answered."""
+
+    looks: Looks
+    drills: Drills
+    settling: Settling
+
+    def forget(self, key: NamespacedName) -> None:
+        """Drop a ModelDeployment that is gone."""
+        self.looks.forget(key)
+        self.drills.forget(key)
+        self.settling.forget(key)
+
+
+def observe(body: Manifest, store: Store, memory: Memory, now: datetime) -> View:
+    """Look at a ModelDeployment. Asks metrics and sidecars when that is due, and waits for none.
 
     Raises:
         InvalidSpecError: the status cannot be read, so nothing may be concluded from it.
@@ -81,7 +98,7 @@ def observe(body: Manifest, store: Store, looks: Looks, settling: Settling, now:
             address=None,
         )
         return View(body, owner, seen, None)
-    return _observe(body, owner, spec, common, store, looks, settling, now)
+    return _observe(body, owner, spec, common, store, memory, now)
 
 
 def _observe(
@@ -90,8 +107,7 @@ def _observe(
     spec: ModelDeploymentSpec,
     common: dict[str, object],
     store: Store,
-    looks: Looks,
-    settling: Settling,
+    memory: Memory,
     now: datetime,
 ) -> View:
     status = common["status"]
@@ -100,19 +116,25 @@ def _observe(
     live = store.get(router.target)
     workloads = _workloads(store, owner)
     ready = {w.revision: w.ready for w in workloads.values()}
+    looks, revision = memory.looks, revision_of(spec)
+    key = NamespacedName(owner.namespace, owner.name)
+    drills, drill = _drill(store, key, status, revision, memory.drills)
     subject = subject_of(owner, spec, status)
     if subject is not None and is_look_due(spec, status, looks.began_at(subject.key), now):
         looks.ask(subject)
     seen = Observation(
         **common,  # type: ignore[arg-type]  # the keys are those above
         spec=spec,
-        revision=revision_of(spec),
+        revision=revision,
         workloads=workloads,
-        route=_route(router, live, ready, owner, settling, now),
+        route=_route(router, live, ready, key, memory.settling, now),
         address=_address(store, owner),
         needed=_needed(spec, status, workloads, router),
         answers=looks.fresh(subject) if subject is not None else None,
         known_answers=looks.known(subject) if subject is not None else None,
+        narrowed=narrowed_by_canary(store, key, status),
+        drills=drills,
+        drill=drill,
         leaving=_leaving(owner, spec, status, looks, now),
         joins=router.joins,
         original_backend=router.original_backend(live),
@@ -125,17 +147,31 @@ def _route(
     router: TrafficRouter,
     live: Manifest | None,
     ready: Mapping[str, int],
-    owner: Owner,
+    key: NamespacedName,
     settling: Settling,
     now: datetime,
 ) -> RouteState:
     route = router.observe(live, ready)
     generation = live["metadata"].get("generation", 0) if live is not None else 0
-    key = NamespacedName(owner.namespace, owner.name)
     settled = settling.has_settled(key, generation, in_force=route.in_force, now=now)
     if settled == route.in_force:
         return route
     return replace(route, in_force=settled, settling=True)
+
+
+def _drill(
+    store: Store,
+    key: NamespacedName,
+    status: ModelDeploymentStatus,
+    revision: str,
+    drills: Drills,
+) -> tuple[bool, Drill | None]:
+    """Return whether there are sidecars to ask, and what they said."""
+    asked = asked_of(store, key, status, revision)
+    if isinstance(asked, Asked):
+        return True, drills.known(asked) if asked.pods else None
+    drills.forget(key)
+    return asked is not None, asked
 
 
 def _workloads(store: Store, owner: Owner) -> dict[str, Workload]:

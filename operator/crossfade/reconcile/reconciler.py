@@ -22,8 +22,9 @@ from crossfade.kube.resources import model_deployment_ref, ref_of
 from crossfade.kube.store import Store
 from crossfade.names import NamespacedName
 from crossfade.reconcile.act import writes_of
+from crossfade.reconcile.drills import Drills
 from crossfade.reconcile.looks import Looks
-from crossfade.reconcile.observe import View, observe
+from crossfade.reconcile.observe import Memory, View, observe
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.targets import Targets
@@ -42,6 +43,7 @@ class Reconciler:
         cluster: Cluster,
         store: Store,
         looks: Looks,
+        drills: Drills,
         targets: Targets,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -50,8 +52,8 @@ class Reconciler:
         self._cluster = cluster
         self._store = store
         self._looks = looks
+        self._memory = Memory(looks, drills, Settling())
         self._targets = targets
-        self._settling = Settling()
         self._clock = clock
         self._instance = instance
         self._written_at: dict[NamespacedName, datetime] = {}
@@ -65,13 +67,12 @@ class Reconciler:
         """
         body = self._store.get(model_deployment_ref(key.namespace, key.name))
         if body is None:
-            self._looks.forget(key)
+            self._memory.forget(key)
             self._targets.note(key, None)
-            self._settling.forget(key)
             self._written_at.pop(key, None)
             return None
         now = self._clock()
-        view = observe(body, self._store, self._looks, self._settling, now)
+        view = observe(body, self._store, self._memory, now)
         if view.router is not None:
             self._targets.note(key, view.router.target)
         decision = decide(view.seen, now)
