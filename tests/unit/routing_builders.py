@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -31,9 +32,13 @@ def spec_of(traffic: Manifest) -> ModelDeploymentSpec:
 
 
 def router(
-    traffic: Manifest, joined_backend: Manifest | None = None, uid: str = "uid-1"
+    traffic: Manifest,
+    joined_backend: Manifest | None = None,
+    uid: str = "uid-1",
+    target_ports: Mapping[str, int] | None = None,
 ) -> TrafficRouter:
-    return router_for("fraud", "ml", uid, spec_of(traffic), joined_backend)
+    ports = target_ports or {}
+    return router_for("fraud", "ml", uid, spec_of(traffic), joined_backend, ports)
 
 
 def written(by: TrafficRouter, split: Split = SPLIT, live: Manifest | None = None) -> Manifest:

@@ -46,6 +46,35 @@ def test_the_service_is_the_address_that_other_routers_have(
     assert service == render_address(owner, spec_of(REPLICAS), revision)
 
 
+@pytest.mark.parametrize(
+    ("split", "ports", "leads_to"),
+    [
+        (Split(STABLE), {CANARY: 8012}, 8080),
+        (Split(CANARY), {CANARY: 8012}, 8012),
+        (Split(STABLE, CANARY, 100), {CANARY: 8012}, 8012),
+        (SPLIT, {CANARY: 8012}, 8080),
+        (SPLIT, {STABLE: 8012}, 8080),
+        (SPLIT, {STABLE: 8012, CANARY: 8012}, 8012),
+        (SPLIT, {STABLE: 8012, CANARY: 9001}, 8080),
+        (SPLIT, {STABLE: 8012, CANARY: 8012, "dddddddd": 8080}, 8080),
+        (SPLIT, {}, 8080),
+    ],
+)
+def test_it_leads_to_sidecars_only_where_all_pods_have_one(
+    split: Split, ports: dict[str, int], leads_to: int
+) -> None:
+    by = router(REPLICAS, target_ports=ports)
+    service = written(by, split)
+    assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(8080, leads_to)]
+    assert by.observe(service, READY).current
+
+
+def test_it_is_written_again_once_all_pods_have_a_sidecar() -> None:
+    before = written(router(REPLICAS, target_ports={CANARY: 8012}))
+    after = router(REPLICAS, target_ports={STABLE: 8012, CANARY: 8012})
+    assert not after.observe(before, READY).current
+
+
 @given(st.integers(0, 100))
 def test_what_is_written_is_what_is_seen(weight: int) -> None:
     split = Split(STABLE, CANARY, weight)

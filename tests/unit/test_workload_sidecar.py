@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from crossfade.api.inference import TensorContract
 from crossfade.api.parse import parse_spec
@@ -359,7 +360,7 @@ def test_a_contract_is_told_as_it_is_written() -> None:
     ).inputs
     assert inputs is not None
     assert (inputs.schema, inputs.paths, inputs.on_violation) == (schema, ("/predict",), "log")
-    tensor = {
+    tensor: dict[str, Any] = {
         "name": "x",
         "datatype": "BYTES",
         "shape": [-1],
@@ -380,22 +381,9 @@ def test_a_contract_is_told_as_it_is_written() -> None:
 
 def test_numbers_have_the_borders_of_stable_unless_the_spec_has_some() -> None:
     old = Observed(name="score", json_path="$.p", buckets=(0.25, 0.5))
-    stable = Stable(
-        "bbbb", told_by(proxied(predictions=[{"name": "score", "jsonPath": "$.p"}]), None)
-    )
-    assert stable.config is not None
-    known = Stable(
-        "bbbb",
-        Config(
-            **{
-                name: getattr(stable.config, name)
-                for name in stable.config.__struct_fields__
-                if name != "predictions"
-            },
-            predictions=(old,),
-        ),
-    )
-    predictions = [
+    before = told_by(proxied(), None)
+    known = Stable("bbbb", structs.replace(before, predictions=(old,)))
+    predictions: list[dict[str, Any]] = [
         {"name": "score", "jsonPath": "$.score"},
         {"name": "other", "jsonPath": "$.other"},
         {"name": "class", "jsonPath": "$.class", "type": "label", "labels": ["a"]},
@@ -419,7 +407,7 @@ def test_the_default_borders_rise_are_symmetric_but_for_tenths_and_are_few() -> 
 
 
 def test_who_answers_instead_is_a_fixed_address() -> None:
-    targets = (
+    targets: tuple[dict[str, Any], ...] = (
         {"stable": {}},
         {"previous": {}},
         {"service": {"name": "rules", "port": 80}},
@@ -477,7 +465,7 @@ def test_every_reason_makes_it_fall_back_unless_some_are_named() -> None:
 
 
 def test_a_recording_is_told_as_it_is_written() -> None:
-    written = {"percent": 5, "keep": 10, "maxBytes": 65_536, "mask": ["$..email"]}
+    written: dict[str, Any] = {"percent": 5, "keep": 10, "maxBytes": 65_536, "mask": ["$..email"]}
     recording = told_by(spec(recording={**written, "maskHeaders": ["X-User"]})).recording
     assert recording is not None
     assert (recording.percent, recording.keep, recording.max_bytes) == (5, 10, 65_536)

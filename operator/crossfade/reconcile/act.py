@@ -36,12 +36,20 @@ from crossfade.names import (
 )
 from crossfade.reconcile.observe import View
 from crossfade.workload import render
+from crossfade.workload.sidecar import (
+    NO_INJECTION,
+    Injection,
+    read_stable,
+    target_port,
+    target_port_of,
+)
+from crossfade.workload.sidecar_config import Stable
 
 _log = logging.getLogger(__name__)
 
 
 def writes_of(  # noqa: C901 - one row for each action
-    action: Action, view: View, store: Store
+    action: Action, view: View, store: Store, injection: Injection = NO_INJECTION
 ) -> Iterator[Write]:
     """Return the requests that carry out an action, in order.
 
@@ -51,7 +59,7 @@ def writes_of(  # noqa: C901 - one row for each action
     owner = view.owner
     match action:
         case EnsureWorkload():
-            yield from _create(action, view, store)
+            yield from _create(action, view, store, injection)
         case Scale(revision, replicas):
             scaled = _child(store, AUTOSCALER, view, revision)
             patch = render.patch_autoscaler if scaled is not None else render.patch_scale
@@ -62,7 +70,7 @@ def writes_of(  # noqa: C901 - one row for each action
             if view.router is not None:
                 yield view.router.render(split, store.get(view.router.target))
         case PointAddress(revision):
-            yield Apply(render.render_address(owner, _spec(view), revision))
+            yield Apply(_address(view, store, revision))
         case DeleteRevision(revision):
             for kind in (SERVICE, AUTOSCALER, DEPLOYMENT):
                 child = _child(store, kind, view, revision)
@@ -76,14 +84,37 @@ def writes_of(  # noqa: C901 - one row for each action
             yield _patch(view, {"annotations": {ANNOTATION_COMMAND: None}})
 
 
-def _create(action: EnsureWorkload, view: View, store: Store) -> Iterator[Write]:
+def _create(
+    action: EnsureWorkload, view: View, store: Store, injection: Injection
+) -> Iterator[Write]:
     """The Deployment comes last: seeing it means that the rest is there."""
     owner, spec, revision = view.owner, _spec(view), action.revision
     if _child(store, SERVICE, view, revision) is None:
         yield Apply(render.render_service(owner, spec, revision))
     if spec.autoscaling is not None:
         yield Apply(render.render_autoscaler(owner, spec, revision, action.replicas))
-    yield Apply(render.render_deployment(owner, spec, revision, action.role, action.replicas))
+    yield Apply(
+        render.render_deployment(
+            owner, spec, revision, action.role, action.replicas, injection, _stable(view, store)
+        )
+    )
+
+
+def _stable(view: View, store: Store) -> Stable | None:
+    """Return the version that is stable now, with what its sidecars were told."""
+    stable = view.seen.status.stable
+    if stable is None:
+        return None
+    return read_stable(stable.revision, _child(store, DEPLOYMENT, view, stable.revision))
+
+
+def _address(view: View, store: Store, revision: str) -> Manifest:
+    """Render the address for a version that the spec may not ask for any more."""
+    spec = _spec(view)
+    asked_for = revision == view.seen.revision
+    default = target_port(spec) if asked_for else spec.serving.port
+    port = target_port_of(_child(store, DEPLOYMENT, view, revision), default)
+    return render.render_address(view.owner, spec, revision, port)
 
 
 def _restore(view: View, store: Store) -> Iterator[Write]:

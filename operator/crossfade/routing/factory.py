@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from crossfade.api.v1alpha1 import (
     GatewayTraffic,
     IstioTraffic,
@@ -26,6 +29,7 @@ def router_for(
     uid: str,
     spec: ModelDeploymentSpec,
     joined_backend: Manifest | None = None,
+    target_ports: Mapping[str, int] = MappingProxyType({}),
 ) -> TrafficRouter:
     """Return the router of a ModelDeployment.
 
@@ -35,6 +39,7 @@ def router_for(
         uid: its uid, for what it owns.
         spec: what it asks for.
         joined_backend: the backend of a joined route as it was, from its status.
+        target_ports: which port of their pods takes requests, by revision.
 
     Raises:
         InvalidSpecError: it asks for no way to split.
@@ -48,7 +53,7 @@ def router_for(
         case Traffic(istio=IstioTraffic() as istio):
             return IstioRouter(owner, istio, port)
         case Traffic(replicas=ReplicasTraffic()):
-            return ReplicasRouter(owner, port)
+            return ReplicasRouter(owner, port, target_ports)
         case _:
             raise InvalidSpecError(
                 "spec.traffic does not say who splits the traffic: give gateway (with parentRefs"

@@ -12,12 +12,17 @@ annotation. They count while the selector agrees with them; what the pods really
     selector {name, revision: A}   A 100 %
     selector {name}                annotation A=75,B=25; share by ready pods
     selector {name, revision: B}   B 100 %
+
+Nor does a Service lead to different ports of different pods, unless all of them name one alike,
+which those of an older version cannot be made to. So as long as it selects a version with a sidecar
+and one without, or with another port, it leads to the models themselves, past the sidecars: no
+request is lost, and none is checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from typing_extensions import override
@@ -42,6 +47,8 @@ class ReplicasRouter(OwnedRouter):
     """Splits traffic by the number of ready pods behind one Service."""
 
     port: int
+    target_ports: Mapping[str, int] = field(default_factory=dict)
+    """Which port of its pods takes requests, by revision; those that are not here: ``port``."""
 
     @property
     @override
@@ -104,6 +111,14 @@ class ReplicasRouter(OwnedRouter):
             return selector_labels(self.owner.name, next(iter(weights)))
         return {LABEL_NAME: self.owner.name} if weights else {}
 
+    def _target_port(self, weights: Mapping[str, int]) -> int:
+        """Return the port that all selected pods have in common: the sidecars', or the models'."""
+        known, port = self.target_ports, self.port
+        if len(weights) == 1:
+            return known.get(next(iter(weights)), port)
+        ports = {*known.values(), *(known.get(revision, port) for revision in weights)}
+        return ports.pop() if len(ports) == 1 else port
+
     @override
     def _manifest(self, weights: Mapping[str, int]) -> Manifest:
         """Build the Service; but for the annotation it is the address of other routers."""
@@ -124,7 +139,7 @@ class ReplicasRouter(OwnedRouter):
                         "name": PORT_NAME,
                         "protocol": "TCP",
                         "port": self.port,
-                        "targetPort": self.port,
+                        "targetPort": self._target_port(weights),
                     }
                 ],
             },
