@@ -138,10 +138,11 @@ def test_a_deadline_holds_the_weight_until_a_person_decides(rollout: Rollout, ga
         assert status["metrics"][0]["verdict"] == "notEnoughData"
         waits = "waits for a person: set the annotation crossfade.dev/command=promote, or =abort"
         words = f"deadlineSeconds is over; {waits}"
-        assert progressing(status) == ("True", "Progressing", words)
+        assert progressing(status) == ("True", "DeadlineExceeded", words)
         rollout.order("promote")
         rollout.wait("Healthy", stable="2.0.0")
-    assert notes(rollout, "DeadlineExceeded") == ["not promoted after 15 s; the weight holds"]
+    (said,) = notes(rollout, "DeadlineExceeded")
+    assert said.startswith("not promoted after 15 s, the weight holds: ")
     assert not stats.lost(), stats.lost()
 
 
@@ -157,11 +158,12 @@ def test_a_deadline_takes_a_version_back_that_had_too_few_requests(
         rollout.apply("2.0.0", **never_enough(deadlineSeconds=1, onDeadline="rollBack"))
         status = rollout.wait("RolledBack", stable="1.0.0")
     (rejected,) = status["rejected"]
-    words = "not promoted after 1 s"
-    assert (rejected["reason"], rejected["message"]) == ("DeadlineExceeded", words)
+    assert rejected["reason"] == "DeadlineExceeded"
+    why = r"not promoted after 1 s: errors: canary answered [0-9,]+ of the 1,000,000 requests .*"
+    assert re.fullmatch(why, rejected["message"])
     assert progressing(status)[:2] == ("False", "RolledBack")
     assert notes(rollout, "RollingBack") == [
-        f"version 2.0.0 is taken back, 1.0.0 serves (DeadlineExceeded): {words}"
+        f"version 2.0.0 is taken back, 1.0.0 serves (DeadlineExceeded): {rejected['message']}"
     ]
     assert not notes(rollout, "DeadlineExceeded")
     assert not stats.lost(), stats.lost()
@@ -205,8 +207,8 @@ def test_it_is_forecast_how_long_a_doubling_goes_unnoticed(rollout: Rollout, gat
         time.sleep(3)
         (said,) = notes(rollout, "SlowDetection")
     assert re.fullmatch(
-        r"errors: a doubling would be seen only after [0-9]+ (s|min) at 50 %"
-        r" \([0-9,]+ canary requests\); deadlineSeconds is [0-9]+ (s|min):"
+        r"errors: a doubling of the rate would be seen only after [0-9]+ (s|min)"
+        r" at a weight of 50 % \([0-9,]+ canary requests\); deadlineSeconds is [0-9]+ (s|min):"
         r" raise weights, deadlineSeconds or falseRollbackRate",
         said,
     ), said

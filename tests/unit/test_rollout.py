@@ -366,7 +366,10 @@ async def test_deadline_with_hold_holds_and_says_so() -> None:
     world.analyst.verdicts.clear()
     await world.run(600)
     assert world.weight == 10
-    assert world.reasons.count("DeadlineExceeded") == 1
+    (said,) = [note for reason, note in world.cluster.events if reason == "DeadlineExceeded"]
+    assert said == "not promoted after 100 s, the weight holds: errors: notEnoughData it is"
+    (condition,) = [c for c in world.status["conditions"] if c["type"] == "Progressing"]
+    assert (condition["status"], condition["reason"]) == ("True", "DeadlineExceeded")
 
 
 async def test_deadline_with_roll_back_rolls_back() -> None:
@@ -375,7 +378,9 @@ async def test_deadline_with_roll_back_rolls_back() -> None:
     world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
     world.apply(manifest("2.0.0", rollout=spec))
     await world.run_until(lambda: world.phase == "RolledBack", 200)
-    assert world.status["rejected"][0]["reason"] == "DeadlineExceeded"
+    (rejected,) = world.status["rejected"]
+    assert rejected["reason"] == "DeadlineExceeded"
+    assert rejected["message"] == "not promoted after 100 s: errors: notEnoughData it is"
 
 
 async def test_gateway_that_does_not_accept_the_route_holds_the_weight() -> None:
@@ -756,8 +761,9 @@ async def test_doubling_that_is_seen_too_late_is_told_once_a_rollout() -> None:
     await world.run(1000)
     (told,) = [note for reason, note in world.cluster.events if reason == "SlowDetection"]
     assert told == (
-        "errors: a doubling would be seen only after 26 h at 50 % (4,100 canary requests); "
-        "deadlineSeconds is 24 h: raise weights, deadlineSeconds or falseRollbackRate"
+        "errors: a doubling of the rate would be seen only after 26 h at a weight of 50 % "
+        "(4,100 canary requests); deadlineSeconds is 24 h: raise weights, deadlineSeconds or "
+        "falseRollbackRate"
     )
     world.apply(manifest("3.0.0", rollout=spec))
     await world.run(100)

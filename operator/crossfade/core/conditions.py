@@ -94,9 +94,9 @@ def _ready(turn: Turn) -> Condition:
 def _progressing(turn: Turn) -> Condition:
     status = turn.status
     going = status.phase in WITH_CANARY or status.phase in (Phase.INITIALIZING, Phase.ROLLING_BACK)
-    return _condition(
-        turn, "Progressing", "True" if going else "False", status.phase.value, status.message
-    )
+    late = status.rollout is not None and status.rollout.deadline_passed
+    reason = "DeadlineExceeded" if going and late else status.phase.value
+    return _condition(turn, "Progressing", "True" if going else "False", reason, status.message)
 
 
 def _route_accepted(turn: Turn) -> Condition:

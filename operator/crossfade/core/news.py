@@ -73,7 +73,7 @@ def _tell_of_slowness(turn: Turn) -> None:
     turn.announce(
         "Warning",
         "SlowDetection",
-        f"{name}: a doubling would be seen only after {lasting(seconds)} at"
+        f"{name}: a doubling of the rate would be seen only after {lasting(seconds)} at a weight of"
         f" {forecast.weight_percent} % ({forecast.requests:,} canary requests); deadlineSeconds is"
         f" {lasting(allowed)}: raise weights, deadlineSeconds or falseRollbackRate",
     )

@@ -248,12 +248,12 @@ def _is_past_deadline(turn: Turn) -> bool:
     if turn.now < ends:
         turn.look_at(ends)
         return False
-    words = f"not promoted after {rules.deadline_seconds} s"
+    words, waited_for = f"not promoted after {rules.deadline_seconds} s", turn.status.message
     if rules.on_deadline == "rollBack":
-        take_back(turn, "DeadlineExceeded", words)
+        take_back(turn, "DeadlineExceeded", f"{words}: {waited_for}")
         return True
     turn.set_rollout(deadline_passed=True)
-    turn.announce("Warning", "DeadlineExceeded", f"{words}; the weight holds")
+    turn.announce("Warning", "DeadlineExceeded", f"{words}, the weight holds: {waited_for}")
     return False
 
 
