@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -187,10 +188,10 @@ def test_of_a_large_tensor_every_column_is_taken_as_often(columns: int) -> None:
 
 
 def test_a_body_too_deep_for_a_descent_is_counted_and_nothing_is_raised() -> None:
-    deep: Any = 1
+    deep: Any = [1]
     for _ in range(200):
         deep = [deep]
-    assert of_json(deep, "$..[*]").missed == {"predictions.it error": 1}
+    assert of_json(deep, "$..[?@ > 0]").missed == {"predictions.it error": 1}
 
 
 @given(
@@ -207,13 +208,29 @@ def test_whatever_a_body_is_nothing_is_raised(
 
 
 PLAIN = ["$", "$.a", "$.a.b", "$[*]", "$.*", "$[0]", "$[-1]", "$.a[*].b", "$[*].a"]
-OTHERS = ["$['a','b'][*]", "$..a[*]", "$[?@.a].a", "$[1:3].b"]
+DESCENTS = ["$..a", "$..[*]", "$..[0]", "$.a..b", "$..a..b", "$..a[*]", "$[*]..[-1]"]
+OTHERS = ["$['a','b'][*]", "$[?@.a].a", "$[1:3].b", "$..[?@.a]", "$..['a','b']..a", "$[:2]"]
 
 
-@given(value=JSON, path=st.sampled_from([*PLAIN, *OTHERS]))
+@given(value=JSON, path=st.sampled_from([*PLAIN, *DESCENTS, *OTHERS]))
 def test_a_path_finds_what_the_library_finds(value: Any, path: str) -> None:
     ours, theirs = Path(path).values(value), jsonpath_rfc9535.find(path, value).values()
     assert [id(one) for one in ours] == [id(one) for one in theirs]
+
+
+@given(value=JSON, path=st.sampled_from([*PLAIN, *DESCENTS, *OTHERS]))
+def test_a_path_replaces_what_the_library_finds(value: Any, path: str) -> None:
+    found = [node.location for node in jsonpath_rfc9535.find(path, value)]
+    expected: Any = copy.deepcopy(value)
+    for location in sorted(found, key=len, reverse=True):
+        if not location:
+            expected = "***"
+            continue
+        parent = expected
+        for key in location[:-1]:
+            parent = parent[key]
+        parent[location[-1]] = "***"
+    assert repr(Path(path).replace(value, "***")) == repr(expected)  # a NaN is not itself
 
 
 def test_of_a_filter_so_many_matches_are_looked_at() -> None:

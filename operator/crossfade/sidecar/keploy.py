@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
+import msgspec
 import yaml
 from typing_extensions import override
 
@@ -144,9 +145,28 @@ def _noise(answer: Message) -> dict[str, list[str]]:
     Keploy's names are of the header, or of the way to a field without indexes (its ``Flatten``).
     """
     names = ["header.Date"]
-    names += [f"body.{name}".rstrip(".") for name in answer.hidden]
     masked = [header for header in answer.headers if header[1] == HIDDEN.encode()]
     names += [f"header.{name}" for name in _headers(masked)]
-    if answer.hidden:
-        names.append("header.Content-Length")
+    fields = _hidden(answer.body)
+    if fields:
+        names += ["header.Content-Length", *fields]
     return {name: [] for name in names}
+
+
+def _hidden(body: bytes) -> list[str]:
+    """Return the names of the fields of a JSON body that are masked."""
+    try:
+        value = msgspec.json.decode(body) if HIDDEN.encode() in body else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    found: dict[str, None] = {}
+    stack = [("body", value)]
+    while stack:
+        name, value = stack.pop()
+        if value == HIDDEN:
+            found[name] = None
+        elif isinstance(value, dict):
+            stack += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            stack += [(name, inner) for inner in value]
+    return list(found)

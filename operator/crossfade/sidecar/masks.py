@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from crossfade.sidecar.config import Recording
 from crossfade.sidecar.documents import parse_answer, parse_request
 from crossfade.sidecar.messages import Answer, Document, Headers, Request
-from crossfade.sidecar.paths import compile_path
+from crossfade.sidecar.paths import Path
 
 HIDDEN: Final = "***"
 
@@ -37,8 +37,6 @@ class Message:
     """Of the whole body, in bytes, as it was sent."""
     left_out: str = ""
     """Why the body is not here, in words."""
-    hidden: tuple[str, ...] = ()
-    """The fields that are masked: the names on the way to them, without indexes."""
 
 
 class Masks:
@@ -50,7 +48,7 @@ class Masks:
         Raises:
             ValueError: one is no JSONPath.
         """
-        self._paths = tuple(compile_path(text) for text in recording.mask)
+        self._paths = tuple(Path(text) for text in recording.mask)
         more = (name.strip().lower().encode() for name in recording.mask_headers)
         self._headers = MASKED_HEADERS.union(more)
 
@@ -81,25 +79,13 @@ class Masks:
         if not self._paths or not body:
             return Message(shown, body, len(body))
         try:
-            value, hidden = self._hide(parse().value)
+            value = parse().value
+            for path in self._paths:
+                value = path.replace(value, HIDDEN)
             masked = msgspec.json.encode(value)
         except Exception:  # noqa: BLE001 - whatever is wrong with a body, it is not kept then
             return Message(shown, b"", len(body), "it is no JSON whose fields could be masked")
-        return Message(_of_body(shown, masked), masked, len(body), hidden=hidden)
-
-    def _hide(self, value: Any) -> tuple[Any, tuple[str, ...]]:
-        hidden: dict[str, None] = {}
-        for path in self._paths:
-            for node in reversed(path.find(value)):  # what is within another match comes after it
-                if node.parent is None:
-                    value = HIDDEN
-                node.value = HIDDEN
-                hidden[".".join(_names(node.location))] = None
-        return value, tuple(hidden)
-
-
-def _names(location: Iterable[int | str]) -> list[str]:
-    return [part for part in location if isinstance(part, str)]
+        return Message(_of_body(shown, masked), masked, len(body))
 
 
 def _of_body(headers: Headers, body: bytes) -> Headers:

@@ -1,28 +1,38 @@
 """JSONPath (RFC 9535), where a body may have a million values.
 
-The library makes a node for every match, which is what masks need and what values do not: 1,000
-numbers take it 600 microseconds. Names, indexes and wildcards at the end of a path, which is all of
-most paths, are walked here instead, as the library has parsed them.
+The library makes a node for every match: 1,000 numbers take it 600 microseconds. Names, indexes and
+wildcards at the end of a path, which is all of most paths, are walked here instead, as the library
+has parsed them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 import jsonpath_rfc9535
 from jsonpath_rfc9535.query import JSONPathQuery
-from jsonpath_rfc9535.segments import JSONPathChildSegment, JSONPathSegment
+from jsonpath_rfc9535.segments import JSONPathRecursiveDescentSegment, JSONPathSegment
 from jsonpath_rfc9535.selectors import IndexSelector, NameSelector, WildcardSelector
 
 MAX_NODES: Final = 10_000
-"""Matches of a filter, a slice or a descent that are looked at in one body: 10 milliseconds."""
+"""Matches of a filter or a slice that are looked at in one body: 10 milliseconds."""
 
 EVERY: Final = None
-"""The step of a wildcard."""
+"""The selector of a wildcard."""
 
-Step = str | int | None
+Selector = str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From values to some of their children."""
+
+    selector: Selector
+    descends: bool
+    """To children of all that is within the values, too."""
 
 
 class Path:
@@ -34,64 +44,95 @@ class Path:
         Raises:
             ValueError: it is none.
         """
-        self._query = compile_path(text)
-        steps: list[Step] = []
-        segments = self._query.segments
-        while segments and _is_plain(segments[-1]):
-            steps.append(_step(segments[-1]))
+        try:
+            query = jsonpath_rfc9535.compile(text)
+        except jsonpath_rfc9535.JSONPathError as error:
+            raise ValueError(f"{text} is no JSONPath: {error}") from error
+        segments, steps = query.segments, []
+        while segments and (step := _step(segments[-1])) is not None:
+            steps.append(step)
             segments = segments[:-1]
         self._steps = tuple(reversed(steps))
-        self._head = JSONPathQuery(env=self._query.env, segments=segments) if segments else None
+        self._head = JSONPathQuery(env=query.env, segments=segments) if segments else None
 
     def values(self, document: Any) -> list[Any]:
         """Return the values of all matches, in the library's order."""
         if self._head is None:
-            values = [document]
-        else:
-            values = [node.value for node in islice(self._head.finditer(document), MAX_NODES)]
-        for step in self._steps:
-            values = _children(values, step)
-        return values
+            return _walk([document], self._steps)
+        nodes = islice(self._head.finditer(document), MAX_NODES)
+        return _walk([node.value for node in nodes], self._steps)
+
+    def replace(self, document: Any, new: str) -> Any:
+        """Return the document, which is changed, with a text in the place of every match."""
+        if not self._steps:
+            if self._head is None:
+                return new
+            for node in reversed(self._head.find(document)):  # what is within a match comes later
+                node.value = new
+            return document
+        heads = [document] if self._head is None else self._head.find(document).values()
+        *steps, last = self._steps
+        parents = _walk(heads, steps)
+        for parent in _within(parents) if last.descends else parents:
+            _replace_children(parent, last.selector, new)
+        return document
 
 
-def compile_path(text: str) -> JSONPathQuery:
-    """Return the library's query.
-
-    Raises:
-        ValueError: the text is none.
-    """
-    try:
-        return jsonpath_rfc9535.compile(text)
-    except jsonpath_rfc9535.JSONPathError as error:
-        raise ValueError(f"{text} is no JSONPath: {error}") from error
-
-
-def _is_plain(segment: JSONPathSegment) -> bool:
-    return (
-        isinstance(segment, JSONPathChildSegment)
-        and len(segment.selectors) == 1
-        and isinstance(segment.selectors[0], NameSelector | IndexSelector | WildcardSelector)
-    )
-
-
-def _step(segment: JSONPathSegment) -> Step:
+def _step(segment: JSONPathSegment) -> _Step | None:
+    """Return the step of a segment; None: the library takes it."""
+    if len(segment.selectors) != 1:
+        return None
     selector = segment.selectors[0]
+    descends = isinstance(segment, JSONPathRecursiveDescentSegment)
     if isinstance(selector, NameSelector):
-        return selector.name
-    return selector.index if isinstance(selector, IndexSelector) else EVERY
+        return _Step(selector.name, descends)
+    if isinstance(selector, IndexSelector):
+        return _Step(selector.index, descends)
+    return _Step(EVERY, descends) if isinstance(selector, WildcardSelector) else None
 
 
-def _children(values: Iterable[Any], step: Step) -> list[Any]:
+def _walk(values: Sequence[Any], steps: Iterable[_Step]) -> list[Any]:
+    for step in steps:
+        values = _children(_within(values) if step.descends else values, step.selector)
+    return list(values)
+
+
+def _children(values: Iterable[Any], selector: Selector) -> list[Any]:
     found: list[Any] = []
     for value in values:
         if isinstance(value, dict):
-            if step is EVERY:
+            if selector is EVERY:
                 found.extend(value.values())
-            elif step in value:
-                found.append(value[step])
+            elif selector in value:
+                found.append(value[selector])
         elif isinstance(value, list):
-            if step is EVERY:
+            if selector is EVERY:
                 found.extend(value)
-            elif isinstance(step, int) and -len(value) <= step < len(value):
-                found.append(value[step])
+            elif isinstance(selector, int) and -len(value) <= selector < len(value):
+                found.append(value[selector])
     return found
+
+
+def _within(values: Iterable[Any]) -> list[Any]:
+    """Return the objects and lists among values and all within them, parents first."""
+    found: list[Any] = []
+    stack = [value for value in values if isinstance(value, dict | list)][::-1]
+    while stack:
+        value = stack.pop()
+        found.append(value)
+        inner = value.values() if isinstance(value, dict) else value
+        stack += [one for one in inner if isinstance(one, dict | list)][::-1]
+    return found
+
+
+def _replace_children(parent: Any, selector: Selector, new: str) -> None:
+    if isinstance(parent, dict):
+        if selector is EVERY:
+            parent.update(dict.fromkeys(parent, new))
+        elif selector in parent:
+            parent[selector] = new
+    elif isinstance(parent, list):
+        if selector is EVERY:
+            parent[:] = [new] * len(parent)
+        elif isinstance(selector, int) and -len(parent) <= selector < len(parent):
+            parent[selector] = new

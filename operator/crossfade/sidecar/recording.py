@@ -118,7 +118,7 @@ class Recorder:
     def export(self) -> bytes:
         """Return all cases, the oldest first, as Keploy's test cases.
 
-        It takes a quarter of a millisecond for each: call it in a thread.
+        It takes about a millisecond for each: call it in a thread.
         """
         from crossfade.sidecar import keploy  # noqa: PLC0415 - a megabyte of YAML few ever need
 
