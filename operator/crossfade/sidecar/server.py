@@ -1,0 +1,792 @@
+"""The side that faces clients: HTTP/1.1 connections, and the life of an exchange on one.
+
+Requests of one connection are handled one after the other, each by a task that ends with the
+connection: a client that goes away takes the work for it along. A body is read only as fast as it
+is wanted, and an answer written only as fast as the client reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final, Protocol, cast
+
+import httptools
+from typing_extensions import override
+
+from crossfade.sidecar.framing import (
+    MAX_HEAD_BYTES,
+    PREFACE,
+    RefusedError,
+    RequestHead,
+    error_answer,
+    has_no_body,
+    read_request_head,
+    with_length,
+    write_chunk,
+    write_head,
+    write_trailers,
+)
+from crossfade.sidecar.messages import HOP_BY_HOP, Answer, Headers, Request
+
+HEAD_SECONDS: Final = 10.0
+"""How long a head may take once it has begun."""
+
+IDLE_SECONDS: Final = 75.0
+"""Without a request. Longer than gateways keep a connection (Envoy's default is an hour, but
+Traefik's and nginx's pools are at 60 to 90 s): who closes first loses no request to the race."""
+
+BODY_SECONDS: Final = 30.0
+"""How long a body may stand still while it is waited for."""
+
+SEND_SECONDS: Final = 60.0
+"""How long a client may read nothing of its answer."""
+
+LINGER_SECONDS: Final = 2.0
+"""How long what a client still sends is thrown away after an answer that closes: to close at once
+would be a reset, and the client might never see the answer (RFC 9112, 9.6)."""
+
+QUIET_SECONDS: Final = 1.0
+"""A drain is over when no request has come for so long: who sends here learns of the pod's end
+later than the pod, and a connection that is closed meanwhile may have a request on its way."""
+
+SWEEP_SECONDS: Final = 1.0
+"""How often the times above are looked at."""
+
+BUFFERED_BYTES: Final = 256 * 1024
+"""More of a body than this is not read from the connection before it is wanted."""
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_log = logging.getLogger(__name__)
+
+
+class Handler(Protocol):
+    """What answers."""
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request. Cancelled when the client goes away."""
+        ...
+
+
+Http2Handler = Callable[[asyncio.Transport, bytes], Awaitable[None]]
+"""Takes a connection over, with what was read of it, and returns when it is done with it."""
+
+
+class ClientGoneError(ConnectionError):
+    """There is nobody any more to write to."""
+
+
+class Exchange:
+    """A request, whose body may still be on its way, and the answer to it."""
+
+    __slots__ = (
+        "_buffered",
+        "_chunks",
+        "_closes",
+        "_connection",
+        "_continued",
+        "_error",
+        "_pieces",
+        "_taken",
+        "_waiter",
+        "begun",
+        "complete",
+        "ended",
+        "head",
+        "relays_continue",
+        "trailers",
+    )
+
+    def __init__(self, connection: Connection, head: RequestHead) -> None:
+        self._connection = connection
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._taken = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: RefusedError | None = None
+        self._continued = False
+        self._chunks = False
+        self._closes = head.closes
+        self.head = head
+        self.complete = False
+        """The whole body, with its trailers, has arrived."""
+        self.trailers: Headers = ()
+        self.relays_continue = False
+        """Who answers sends "100 Continue" itself, with ``inform``."""
+        self.begun = False
+        """The head of the answer was sent."""
+        self.ended = False
+
+    # The request.
+
+    async def read(self) -> bytes:
+        """Return what has arrived of the body since the last time, at least a byte; b"": the end.
+
+        Raises:
+            RefusedError: it is too large, too slow, or no HTTP.
+        """
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.complete:
+                return b""
+            if self.head.expects_continue and not (self._continued or self.relays_continue):
+                self._continued = True
+                if not self.begun and not self._taken:
+                    self._connection.write(_CONTINUE)
+            self._connection.resume_reading()
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._buffered = 0
+        if not self.complete:
+            self._connection.resume_reading()
+        return piece
+
+    async def read_all(self) -> bytes:
+        """Return the whole body."""
+        if self.complete and self._error is None:
+            return await self.read()
+        pieces = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether somebody waits for the client to send."""
+        return self._waiter is not None
+
+    def take_piece(self, piece: bytes) -> None:
+        """Add to the body."""
+        self._taken += len(piece)
+        if self._taken > self._connection.server.max_body_bytes:
+            self.fail(_too_large(self._connection.server.max_body_bytes))
+            return
+        self._pieces.append(piece)
+        self._buffered += len(piece)
+        if self._buffered > BUFFERED_BYTES:
+            self._connection.pause_reading()
+        self.wake()
+
+    def fail(self, error: RefusedError) -> None:
+        """Let who reads the body know that it will never be whole."""
+        if self._error is None:
+            self._error = error
+        self._pieces.clear()
+        self._closes = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let who reads the body look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # The answer.
+
+    def inform(self, status: int, reason: bytes, headers: Headers) -> None:
+        """Send an interim answer (1xx)."""
+        if self.head.is_http_11 and not self.begun:
+            self._connection.write(write_head(_status_line(status, reason), headers))
+
+    def begin(
+        self,
+        status: int,
+        reason: bytes,
+        headers: Headers,
+        body: bytes = b"",
+        *,
+        last: bool = False,
+    ) -> None:
+        """Send the head, and a piece of the body with it; with ``last`` it is the whole body.
+
+        Without a Content-Length among the headers the body is chunked, or, for HTTP/1.0, ends
+        with the connection.
+        """
+        self.begun = True
+        bodyless = has_no_body(self.head.method, status)
+        framed = bodyless or any(name.lower() == b"content-length" for name, _ in headers)
+        more = b""
+        if not framed:
+            self._chunks = self.head.is_http_11
+            if self._chunks:
+                more = b"transfer-encoding: chunked\r\n"
+            else:
+                self._closes = True
+        self._closes = self._closes or not self.complete or self._connection.server.is_draining
+        if self._closes:
+            more += b"connection: close\r\n"
+        elif not self.head.is_http_11:
+            more += b"connection: keep-alive\r\n"
+        data = write_head(_status_line(status, reason), headers, more)
+        if body and not bodyless:
+            data += write_chunk(body) if self._chunks else body
+        if last:
+            if self._chunks:
+                data += write_trailers(())
+            self.ended = True
+        self._connection.write(data)
+
+    async def write(self, piece: bytes) -> None:
+        """Send a piece of the body, and wait until the client has read most of it.
+
+        Raises:
+            ClientGoneError: there is no client any more.
+        """
+        if piece:
+            self._connection.write(write_chunk(piece) if self._chunks else piece)
+            await self._connection.drain()
+
+    def end(self, trailers: Headers = ()) -> None:
+        """Send the end of the body. A body that is not chunked has no place for trailers."""
+        if self._chunks:
+            kept = tuple(header for header in trailers if header[0].lower() not in HOP_BY_HOP)
+            self._connection.write(write_trailers(kept))
+        self.ended = True
+
+    def answer(self, answer: Answer, reason: bytes | None = None) -> None:
+        """Send a whole answer."""
+        headers = answer.headers
+        if not has_no_body(self.head.method, answer.status):
+            headers = with_length(headers, len(answer.body))
+        if reason is None:
+            reason = _phrase(answer.status)
+        self.begin(answer.status, reason, headers, answer.body, last=True)
+
+    def detach(self) -> tuple[asyncio.Transport, bytes]:
+        """Give the connection away; returns what was read of it but not yet looked at."""
+        self.ended = True
+        return self._connection.detach()
+
+    @property
+    def closes(self) -> bool:
+        """Tell whether the connection ends with this exchange."""
+        return self._closes or not self.ended or not self.complete
+
+
+class Connection(asyncio.Protocol):
+    """One client. llhttp's callbacks are the methods named ``on_``."""
+
+    __slots__ = (
+        "_body_as_plain",
+        "_current",
+        "_drainer",
+        "_fed",
+        "_head_since",
+        "_headers",
+        "_held",
+        "_is_detached",
+        "_is_lingering",
+        "_linger_until",
+        "_loop",
+        "_newest",
+        "_parser",
+        "_paused",
+        "_queue",
+        "_start",
+        "_target",
+        "_task",
+        "_touched",
+        "_transport",
+        "server",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._current: Exchange | None = None
+        self._newest: Exchange | None = None  # the one that the parser is in
+        self._queue: deque[Exchange | RefusedError] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._fed = 0  # bytes of a head, or of what is between two pieces of a body
+        self._start: bytes | None = b""  # of the connection, until it is no HTTP/2 preface
+        self._held = b""  # arrived behind a request for another protocol
+        self._body_as_plain = False  # see _parse_body_after_upgrade
+        self._paused = False
+        self._drainer: asyncio.Future[None] | None = None
+        self._is_detached = False
+        self._is_lingering = False
+        self._linger_until = 0.0
+        self._touched = self._loop.time()
+        self._head_since: float | None = None
+
+    # The transport's.
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.server.connections.add(self)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._touched = self._loop.time()
+        if self._is_lingering:
+            return
+        if self._start is not None:
+            begun = self._start + data
+            if PREFACE.startswith(begun[: len(PREFACE)]):
+                self._begin_http2(begun)
+                return
+            self._start = None
+            data = begun
+        self._feed(data)
+
+    @override
+    def eof_received(self) -> bool:
+        """A client that sends no more is taken for gone, as by Go's server and by nginx."""
+        return False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.server.connections.discard(self)
+        self.resume_writing()
+        if self._task is not None:
+            self._task.cancel()
+        self._queue.clear()
+
+    @override
+    def pause_writing(self) -> None:
+        self._drainer = self._loop.create_future()
+        self._touched = self._loop.time()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._drainer is not None and not self._drainer.done():
+            self._drainer.set_result(None)
+        self._drainer = None
+
+    # For exchanges.
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has read most of what was written."""
+        if self._transport is None or self._transport.is_closing():
+            raise ClientGoneError
+        if self._drainer is not None:
+            await asyncio.shield(self._drainer)
+
+    def pause_reading(self) -> None:
+        """Take no more from the client."""
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more from the client, if nothing waits that is not yet handled."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._queue or self._held:
+            return
+        if self._paused:
+            self._paused = False
+            self._touched = self._loop.time()
+            transport.resume_reading()
+
+    def detach(self) -> tuple[asyncio.Transport, bytes]:
+        """Give the transport away."""
+        transport = self._transport
+        if transport is None:
+            raise ClientGoneError
+        self._is_detached = True
+        self.server.connections.discard(self)
+        held, self._held = self._held, b""
+        return transport, held
+
+    def sweep(self, now: float) -> None:
+        """Close what has been waited for too long."""
+        if self._is_detached or self._transport is None:
+            return
+        current = self._current
+        quiet = now - self._touched
+        if current is not None:
+            if self._drainer is not None and quiet > SEND_SECONDS:
+                self._transport.abort()
+            elif current.is_waiting and quiet > BODY_SECONDS:
+                current.fail(RefusedError(HTTPStatus.REQUEST_TIMEOUT, "send the body faster"))
+        elif self._is_lingering:
+            if now > self._linger_until:
+                self._transport.abort()
+        elif self._head_since is not None:
+            if now - self._head_since > HEAD_SECONDS:
+                self._refuse(RefusedError(HTTPStatus.REQUEST_TIMEOUT, "send the head faster"))
+        elif quiet > IDLE_SECONDS:
+            self._transport.close()
+
+    # Parsing.
+
+    def _feed(self, data: bytes) -> None:
+        if self._newest is None and self._head_since is None:
+            self._head_since = self._loop.time()
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._leave_http(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, RefusedError):
+                raise
+            self._refuse(cause)
+        except httptools.HttpParserError as error:
+            self._refuse(RefusedError(HTTPStatus.BAD_REQUEST, f"send valid HTTP/1.1: {error}"))
+        else:
+            if self._fed > MAX_HEAD_BYTES:
+                self._refuse(_head_too_large())
+        self._start_next()
+
+    def _leave_http(self, rest: bytes) -> None:
+        """Go on behind the head of a request that asks for another protocol."""
+        newest = self._newest
+        if newest is None:  # closes after the request before
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        if newest.head.upgrade == b"websocket":
+            self._held = rest
+            self.pause_reading()
+            self._end_message()
+        else:
+            self._parse_body_after_upgrade(newest.head, rest)
+
+    def _parse_body_after_upgrade(self, head: RequestHead, rest: bytes) -> None:
+        """Parse the body of a request whose wish for another protocol is ignored.
+
+        llhttp takes everything behind such a head for that protocol's. So a new parser is told a
+        head with the same framing, and goes on from there.
+        """
+        if not head.has_body:
+            self._end_message()
+        else:
+            self._body_as_plain = True
+            framing = b"content-length: %d" % (head.length or 0)
+            if head.chunked:
+                framing = b"transfer-encoding: chunked"
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._body_as_plain = False
+        if rest:
+            self._feed(rest)
+
+    def on_url(self, url: bytes) -> None:
+        """Take the target, or a part of it."""
+        if not self._body_as_plain:
+            self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer."""
+        if self._body_as_plain:
+            return
+        self._headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Take the head."""
+        if self._body_as_plain:
+            return
+        parser = self._parser
+        headers, self._headers = self._headers, []
+        target, self._target = self._target, b""
+        if len(target) + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+            raise _head_too_large()
+        head = read_request_head(
+            parser.get_method().decode(), target, headers, parser.get_http_version()
+        )
+        if head.upgrade == b"websocket" and head.has_body:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "ask for a websocket without a body")
+        limit = self.server.max_body_bytes
+        if head.length is not None and head.length > limit:
+            raise _too_large(limit)
+        self._newest = exchange = Exchange(self, head)
+        self._head_since = None
+        self._fed = 0
+        if self._current is None and not self._queue:
+            self._current = exchange
+        else:
+            self._queue.append(exchange)
+
+    def on_body(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        self._fed = 0
+        if self._newest is not None:
+            self._newest.take_piece(piece)
+
+    def on_message_complete(self) -> None:
+        """Take note of the end."""
+        if not self._body_as_plain and not self._parser.should_upgrade():
+            self._end_message()
+
+    def _end_message(self) -> None:
+        newest = self._newest
+        if newest is None:
+            return
+        newest.trailers, self._headers = tuple(self._headers), []
+        newest.complete = True
+        newest.wake()
+        self._newest = None
+        self._fed = 0
+
+    # The exchanges, one after the other.
+
+    def _start_next(self) -> None:
+        """Begin with the next request, if there is one and the one before is done."""
+        if self._current is None and self._queue:
+            following = self._queue.popleft()
+            if isinstance(following, RefusedError):
+                self._say(following)
+                return
+            self._current = following
+        if self._queue:
+            self.pause_reading()
+        if self._current is not None and self._task is None:
+            self.server.began_one()
+            self._task = self._loop.create_task(self._run(self._current))
+
+    async def _run(self, exchange: Exchange) -> None:
+        try:
+            await self.server.handler(exchange)
+        except RefusedError as error:
+            if not exchange.begun:
+                exchange.fail(error)
+                exchange.answer(error_answer(error.status, error.message))
+        except ClientGoneError:
+            pass
+        except Exception:  # noqa: BLE001 - whatever it is, one request fails and no more
+            _log.exception("a request failed target=%s", exchange.head.target.split("?")[0])
+            if not exchange.begun:
+                said = "the sidecar failed; its log says why"
+                exchange.answer(error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, said))
+        finally:
+            self._task = None
+            self._current = None
+            self.server.ended_one()
+            self._after(exchange)
+
+    def _after(self, exchange: Exchange) -> None:
+        transport = self._transport
+        if transport is None or self._is_detached:
+            return
+        if not exchange.ended:  # broken off: only a reset says so, of a body without a length
+            transport.abort()
+        elif exchange.closes:
+            self._close(is_all_read=exchange.complete and not self._queue)
+        else:
+            self._touched = self._loop.time()
+            held, self._held = self._held, b""
+            if held:
+                self._feed(held)
+            else:
+                self._start_next()
+            self.resume_reading()
+
+    def _refuse(self, error: RefusedError) -> None:
+        """Answer with an error, after the requests before, and take nothing more."""
+        broken, self._newest = self._newest, None
+        self._is_lingering = True
+        if broken is not None:
+            broken.fail(error)
+        elif self._current is None and not self._queue:
+            self._say(error)
+        else:
+            self._queue.append(error)
+
+    def _say(self, error: RefusedError) -> None:
+        answer = error_answer(error.status, error.message)
+        headers = with_length(answer.headers, len(answer.body))
+        line = _status_line(answer.status, _phrase(answer.status))
+        self.write(write_head(line, headers, b"connection: close\r\n") + answer.body)
+        self._close(is_all_read=False)
+
+    def _close(self, *, is_all_read: bool) -> None:
+        """Close when the client has everything; see LINGER_SECONDS."""
+        self._queue.clear()
+        self._held = b""
+        transport = self._transport
+        if transport is None:
+            return
+        if is_all_read or not transport.can_write_eof():
+            transport.close()
+            return
+        self._is_lingering = True
+        self._linger_until = self._loop.time() + LINGER_SECONDS
+        transport.write_eof()
+        self.resume_reading()
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is under way."""
+        if self._current is None and self._transport is not None and not self._is_detached:
+            self._transport.close()
+
+    def _begin_http2(self, begun: bytes) -> None:
+        if len(begun) < len(PREFACE):
+            self._start = begun
+            self._head_since = self._head_since or self._loop.time()
+            return
+        self._start = None
+        self._head_since = None
+        http2 = self.server.http2
+        if http2 is None or self._transport is None:
+            said = "HTTP/2 is not spoken here; use HTTP/1.1"
+            self._refuse(RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, said))
+            return
+        self.pause_reading()
+        transport, _ = self.detach()
+        self._task = self._loop.create_task(self._run_http2(http2, transport, begun))
+
+    async def _run_http2(
+        self, http2: Http2Handler, transport: asyncio.Transport, begun: bytes
+    ) -> None:
+        self.server.began_one()
+        try:
+            await http2(transport, begun)
+        finally:
+            self.server.ended_one()
+
+
+class Server:
+    """Listens, counts what is open, and ends in order."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        max_body_bytes: int,
+        http2: Http2Handler | None = None,
+    ) -> None:
+        """Not yet listening.
+
+        Args:
+            handler: answers.
+            max_body_bytes: larger bodies are answered with 413.
+            http2: takes connections that speak HTTP/2; None: they are refused.
+        """
+        self.handler = handler
+        self.max_body_bytes = max_body_bytes
+        self.http2 = http2
+        self.connections: set[Connection] = set()
+        self.open_requests = 0
+        self.is_draining = False
+        self._last_begun = 0.0
+        self._nothing_open = asyncio.Event()
+        self._listening: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str | None, port: int) -> None:
+        """Listen; host None: on all addresses."""
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(
+            lambda: Connection(self), host, port, backlog=1024
+        )
+        self._sweep()
+
+    @property
+    def port(self) -> int:
+        """The port, where 0 was asked for."""
+        assert self._listening is not None  # noqa: S101 - start() comes first
+        return int(self._listening.sockets[0].getsockname()[1])
+
+    def begin_drain(self) -> None:
+        """Let each answer from now on end its connection; what is sent here is still answered."""
+        self.is_draining = True
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until nobody sends here any more, at most so long.
+
+        Returns:
+            Whether no request is under way.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        self._last_begun = loop.time()
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.open_requests or loop.time() < self._last_begun + QUIET_SECONDS:
+                    self._nothing_open.clear()
+                    if self.open_requests:
+                        await self._nothing_open.wait()
+                    await asyncio.sleep(self._last_begun + QUIET_SECONDS - loop.time())
+        except TimeoutError:
+            pass
+        return self.open_requests == 0
+
+    async def close(self) -> None:
+        """Stop listening, and close the connections without a request under way."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._listening is not None:
+            self._listening.close()
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+    def began_one(self) -> None:
+        """Count a request that begins."""
+        self.open_requests += 1
+        self._last_begun = asyncio.get_running_loop().time()
+
+    def ended_one(self) -> None:
+        """Count a request that is done."""
+        self.open_requests -= 1
+        if not self.open_requests:
+            self._nothing_open.set()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in tuple(self.connections):
+            connection.sweep(now)
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+def whole(handler: Callable[[Request], Awaitable[Answer]]) -> Handler:
+    """Return a handler of exchanges from one of whole requests."""
+
+    async def handle(exchange: Exchange) -> None:
+        head = exchange.head
+        body = await exchange.read_all()
+        exchange.answer(await handler(Request(head.method, head.target, head.headers, body)))
+
+    return handle
+
+
+async def serve(
+    handler: Callable[[Request], Awaitable[Answer]],
+    host: str | None,
+    port: int,
+    max_body_bytes: int,
+) -> Server:
+    """Listen, and answer whole requests."""
+    server = Server(whole(handler), max_body_bytes)
+    await server.start(host, port)
+    return server
+
+
+def _status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+def _phrase(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
+
+
+def _too_large(limit: int) -> RefusedError:
+    said = f"send at most {limit} bytes, or raise maxBodyBytes"
+    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, said)
+
+
+def _head_too_large() -> RefusedError:
+    said = f"send a head of at most {MAX_HEAD_BYTES} bytes"
+    return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, said)
