@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
@@ -20,6 +21,7 @@ from crossfade.sidecar.fallback import Chain, Drills
 from crossfade.sidecar.messages import Answer, Request
 from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.readiness import Readiness
+from crossfade.sidecar.recording import Recorder
 
 HERE = "127.0.0.1"
 GOLDEN = Golden(path="/predict", body='{"age": 17}')
@@ -75,14 +77,15 @@ def admin_of(config: Config, network: Network) -> Admin:
         chain = Chain(config.fallback.targets, network, metrics, config.revision, clock)
         drills = Drills(chain, request)
     readiness = Readiness(config, network, asyncio.get_running_loop().time)
-    return Admin(metrics, readiness, drills, None, Contract(config))
+    recorder = Recorder(config, metrics, lambda: 1.0, lambda: datetime(2026, 11, 24, tzinfo=UTC))
+    return Admin(metrics, readiness, drills, recorder, Contract(config))
 
 
 @asynccontextmanager
 async def listening(answer: Callable[[Request], Awaitable[Answer]]) -> AsyncIterator[int]:
     """Serve as an admin port does."""
 
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
         headers = tuple((k.lower(), v) for k, v in request.raw_headers)
         body = await request.read()
         said = await answer(Request(request.method, str(request.rel_url), headers, body))

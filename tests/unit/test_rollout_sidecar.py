@@ -302,3 +302,17 @@ async def test_a_configuration_that_cannot_be_read_gives_no_weight() -> None:
     assert (world.phase, world.weight) == ("Preparing", 0)
     assert "the annotation crossfade.dev/sidecar of Deployment" in world.status["message"]
     assert len(told(world, "FallbackDrillFailed")) == 1
+
+
+async def test_contracts_that_cannot_be_compared_hold_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(old: object, new: object) -> tuple[str, ...]:
+        raise RecursionError
+
+    monkeypatch.setattr("crossfade.sidecar.narrowing.narrowings", broken)
+    world = await guarded_world("1.0.0", inputs=ALL)
+    world.apply(guarded("2.0.0", inputs={"schema": {"type": "object", "title": "not seen yet"}}))
+    await world.run_until(lambda: world.phase == "Progressing", 60)
+    assert len(told(world, "InputsNarrowed")) == 1
+    assert "cannot be compared" in caplog.text

@@ -6,6 +6,7 @@ Deployment, and not from the spec, which may ask for the next version already.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import Any, Final
 
@@ -18,10 +19,12 @@ from crossfade.kube.store import Store
 from crossfade.names import ANNOTATION_SIDECAR, LABEL_REVISION, NamespacedName, child_name
 from crossfade.reconcile.drills import Asked
 from crossfade.sidecar.config import Config, read_config
-from crossfade.sidecar.narrowing import narrowings
 
 MOST_PODS: Final = 3
 """So many pods of a version are asked: all have one configuration, but not one network."""
+
+
+_log = logging.getLogger(__name__)
 
 
 def asked_of(
@@ -83,7 +86,14 @@ def _narrowed(old: str, new: str) -> tuple[str, ...] | None:
     stable = _read(old)
     if old and stable is None:
         return ("the stable version's contract cannot be read, so nobody knows",)
-    return narrowings(stable.inputs if stable is not None else None, canary.inputs)
+    # It knows JSON Schema, whose library the operator needs only where there is a contract.
+    from crossfade.sidecar.narrowing import narrowings  # noqa: PLC0415
+
+    try:
+        return narrowings(stable.inputs if stable is not None else None, canary.inputs)
+    except Exception:  # noqa: BLE001 - words for people must not keep a rollback from happening
+        _log.exception("bug: two contracts cannot be compared")
+        return ("the two contracts cannot be compared; the operator's log says why",)
 
 
 def _config(store: Store, key: NamespacedName, revision: str) -> Config | None:
