@@ -27,6 +27,7 @@ from crossfade.reconcile.reconciler import Reconciler, work
 from crossfade.reconcile.targets import Targets
 from crossfade.settings import Settings
 from crossfade.watches import registry_of, settings_of
+from crossfade.workload.sidecar import NATIVE_SIDECARS, Injection
 
 _log = logging.getLogger("crossfade")
 
@@ -66,7 +67,10 @@ async def run(settings: Settings) -> None:
     async with connect() as cluster:
         store = Store()
         await seed(store, cluster)
-        await _serve(settings, cluster, store, stop)
+        injection = Injection(
+            settings.sidecar_image, is_native=await cluster.version() >= NATIVE_SIDECARS
+        )
+        await _serve(settings, cluster, store, injection, stop)
 
 
 async def seed(store: Store, cluster: KubernetesCluster) -> None:
@@ -84,7 +88,11 @@ async def seed(store: Store, cluster: KubernetesCluster) -> None:
 
 
 async def _serve(
-    settings: Settings, cluster: KubernetesCluster, store: Store, stop: asyncio.Event
+    settings: Settings,
+    cluster: KubernetesCluster,
+    store: Store,
+    injection: Injection,
+    stop: asyncio.Event,
 ) -> None:
     queue: WorkQueue[NamespacedName] = WorkQueue()
     targets = Targets()
@@ -93,7 +101,14 @@ async def _serve(
     looks = Looks(analyst, queue.add, _now)
     drills = Drills(HttpSidecars(), queue.add, _now)
     reconciler = Reconciler(
-        cluster, store, looks, drills, targets, clock=_now, instance=settings.instance
+        cluster,
+        store,
+        looks,
+        drills,
+        targets,
+        clock=_now,
+        instance=settings.instance,
+        injection=injection,
     )
     async with asyncio.TaskGroup() as tasks:
         workers = [

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     instance: str = "crossfade"
     """Who reports Kubernetes Events: the pod's name, in a cluster."""
 
+    sidecar_image: str = ""
+    """The image of sidecars: the operator's own, since both are one. Without it, a ModelDeployment
+    that asks for a sidecar is refused."""
+
     @model_validator(mode="after")
     def _know_all_variables(self) -> Self:
         """Refuse a misspelt variable, which would silently leave a default in place."""

@@ -28,6 +28,7 @@ from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.reconciler import Reconciler
 from crossfade.reconcile.targets import Targets
 from crossfade.sidecar.config import Config, Golden, read_config
+from crossfade.workload.sidecar import Injection
 
 START = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 KEY = NamespacedName("ml", "fraud")
@@ -460,7 +461,13 @@ class World:
         self.looks = Looks(self.analyst, self._wake, lambda: self.now)
         self.drills = Drills(self.sidecars, self._wake, lambda: self.now)
         self.reconciler = Reconciler(
-            self.cluster, self.store, self.looks, self.drills, self.targets, clock=lambda: self.now
+            self.cluster,
+            self.store,
+            self.looks,
+            self.drills,
+            self.targets,
+            clock=lambda: self.now,
+            injection=Injection("crossfade:1"),
         )
         self.awake = True
         self.again: datetime | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -149,6 +150,18 @@ class KubernetesCluster:
             ClusterError: refused, or no answer.
         """
         return await self._data(CONFIG_MAP, namespace, name)
+
+    async def version(self) -> tuple[int, int]:
+        """Ask which Kubernetes this is: major and minor.
+
+        Raises:
+            ClusterError: refused, or no answer.
+        """
+        answer = await self._request("get", "/version", None) or {}
+        try:
+            return int(answer["major"]), int(re.sub(r"\D.*", "", answer["minor"]))
+        except (KeyError, ValueError) as e:
+            raise ClusterError(f"GET /version: not understood: {answer}") from e
 
     async def _data(
         self, kind: ResourceKind, namespace: str, name: str

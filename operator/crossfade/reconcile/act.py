@@ -37,7 +37,6 @@ from crossfade.names import (
 from crossfade.reconcile.observe import View
 from crossfade.workload import render
 from crossfade.workload.sidecar import (
-    NO_INJECTION,
     Injection,
     read_stable,
     target_port,
@@ -49,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 def writes_of(  # noqa: C901 - one row for each action
-    action: Action, view: View, store: Store, injection: Injection = NO_INJECTION
+    action: Action, view: View, store: Store, injection: Injection
 ) -> Iterator[Write]:
     """Return the requests that carry out an action, in order.
 

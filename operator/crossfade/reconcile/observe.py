@@ -38,6 +38,7 @@ from crossfade.routing.router import TrafficRouter
 from crossfade.workload.read import read_workload
 from crossfade.workload.render import Owner
 from crossfade.workload.revision import revision_of
+from crossfade.workload.sidecar import NO_INJECTION, Injection, check, target_port_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,13 @@ class Memory:
         self.settling.forget(key)
 
 
-def observe(body: Manifest, store: Store, memory: Memory, now: datetime) -> View:
+def observe(
+    body: Manifest,
+    store: Store,
+    memory: Memory,
+    now: datetime,
+    injection: Injection = NO_INJECTION,
+) -> View:
     """Look at a ModelDeployment. Asks metrics and sidecars when that is due, and waits for none.
 
     Raises:
@@ -86,6 +93,7 @@ def observe(body: Manifest, store: Store, memory: Memory, now: datetime) -> View
     }
     try:
         spec = parse_spec(body)
+        check(NamespacedName(owner.namespace, owner.name), spec, injection)
     except InvalidSpecError as e:
         blank = RouteState(found=False, writable=False)
         seen = Observation(
@@ -112,7 +120,14 @@ def _observe(
 ) -> View:
     status = common["status"]
     assert isinstance(status, ModelDeploymentStatus)  # noqa: S101 - narrows for mypy
-    router = router_for(owner.name, owner.namespace, owner.uid, spec, status.joined_backend)
+    router = router_for(
+        owner.name,
+        owner.namespace,
+        owner.uid,
+        spec,
+        status.joined_backend,
+        _target_ports(store, owner, spec.serving.port),
+    )
     live = store.get(router.target)
     workloads = _workloads(store, owner)
     ready = {w.revision: w.ready for w in workloads.values()}
@@ -190,6 +205,15 @@ def _workloads(store: Store, owner: Owner) -> dict[str, Workload]:
                 deployment, pods.get(revision, []), autoscalers.get(revision)
             )
     return found
+
+
+def _target_ports(store: Store, owner: Owner, model_port: int) -> dict[str, int]:
+    """Return which port of its pods takes requests, of each revision that has or wants pods."""
+    return {
+        _revision(deployment): target_port_of(deployment, model_port)
+        for deployment in store.children(DEPLOYMENT.kind, owner.namespace, owner.name)
+        if deployment["spec"].get("replicas") or (deployment.get("status") or {}).get("replicas")
+    }
 
 
 def _revision(manifest: Manifest) -> str:

@@ -28,6 +28,7 @@ from crossfade.reconcile.observe import Memory, View, observe
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.targets import Targets
+from crossfade.workload.sidecar import NO_INJECTION, Injection
 
 CONFLICT_RETRY_SECONDS: Final = 0.05
 """By then the watch has brought what was written meanwhile."""
@@ -48,6 +49,7 @@ class Reconciler:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         instance: str = "crossfade",
+        injection: Injection = NO_INJECTION,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -56,6 +58,7 @@ class Reconciler:
         self._targets = targets
         self._clock = clock
         self._instance = instance
+        self._injection = injection
         self._written_at: dict[NamespacedName, datetime] = {}
         self._posting: set[asyncio.Task[None]] = set()
 
@@ -72,7 +75,7 @@ class Reconciler:
             self._written_at.pop(key, None)
             return None
         now = self._clock()
-        view = observe(body, self._store, self._memory, now)
+        view = observe(body, self._store, self._memory, now, self._injection)
         if view.router is not None:
             self._targets.note(key, view.router.target)
         decision = decide(view.seen, now)
@@ -95,7 +98,7 @@ class Reconciler:
                 decision.status.phase,
                 action,
             )
-            for write in writes_of(action, view, self._store):
+            for write in writes_of(action, view, self._store, self._injection):
                 await self._write(write)
 
     async def _write(self, write: Write) -> None:

@@ -47,6 +47,10 @@ DEFAULT_RESOURCES: Final[Mapping[str, Any]] = {
 SCRAPE: Final = "prometheus.io/"
 
 
+NATIVE_SIDECARS: Final = (1, 29)
+"""The first Kubernetes that has native sidecars by default (KEP-753)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Injection:
     """How this operator, on this cluster, adds sidecars."""
@@ -54,8 +58,7 @@ class Injection:
     image: str = ""
     """The operator's own; empty: nobody has set it, so none can be added."""
     is_native: bool = True
-    """As an init container that goes on (KEP-753): it starts before the others and ends after
-    them. On by default since Kubernetes 1.29."""
+    """As an init container that goes on: it starts before the others and ends after them."""
 
 
 NO_INJECTION: Final = Injection()
@@ -90,7 +93,7 @@ def _problem_of(text: str) -> str:
     """Return what the sidecar would say of its configuration; "" when it takes it."""
     # Schemas and paths are the sidecar's: the operator needs their libraries only where they are.
     from crossfade.sidecar.contract import Contract  # noqa: PLC0415
-    from crossfade.sidecar.paths import compile_path  # noqa: PLC0415
+    from crossfade.sidecar.paths import Path  # noqa: PLC0415
 
     if len(text.encode()) > MOST_BYTES:
         return (
@@ -102,7 +105,7 @@ def _problem_of(text: str) -> str:
     observed = [one.json_path for one in (*told.features, *told.predictions)]
     try:
         for path in (*masked, *filter(None, observed)):
-            compile_path(path)
+            Path(path)
     except ValueError as error:
         return f"spec: {error}"
     try:
