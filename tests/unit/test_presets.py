@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from msgspec import structs
 
+from crossfade.api import defaults
 from crossfade.api.v1alpha1 import Analysis, Metric, Source
 from crossfade.errors import InvalidSpecError
 from crossfade.evidence.counters import Side
@@ -21,6 +23,9 @@ from crossfade.metrics.presets import PRESETS
 from crossfade.metrics.selectors import parse_selector
 from crossfade.metrics.sources import plan_of
 from crossfade.names import NamespacedName
+from crossfade.sidecar.config import Config, Fallback, Observed, Target
+from crossfade.sidecar.messages import Reason
+from crossfade.sidecar.metrics import Metrics
 from tests.unit.test_metrics_analyst import SINCE, START, FakeProm, World, subject_of
 
 EXPOSITIONS = Path(__file__).parent / "expositions"
@@ -40,7 +45,11 @@ def scraped(preset: str, **target: str) -> FakeProm:
 
 
 def scrape(prom: FakeProm, preset: str, **target: str) -> None:
-    for line in (EXPOSITIONS / f"{preset}.txt").read_text().splitlines():
+    scrape_text(prom, (EXPOSITIONS / f"{preset}.txt").read_text(), **target)
+
+
+def scrape_text(prom: FakeProm, text: str, **target: str) -> None:
+    for line in text.splitlines():
         found = None if line.startswith("#") else _SERIES.fullmatch(line)
         if found is not None:
             labels = dict(_LABEL.findall(found["labels"] or ""))
@@ -75,6 +84,25 @@ async def counted(prom: FakeProm, analysis: Analysis) -> dict[tuple[Side, str], 
 
 
 ERRORS: dict[str, Any] = {"errorRate": {"maxPercent": 5}}
+TOLD = Config(
+    namespace="ml",
+    name="fraud",
+    model="fraud",
+    version="2",
+    revision="bbbbbbbb",
+    port=8012,
+    admin_port=8013,
+    model_port=8080,
+    features=(
+        Observed(name="age", json_path="$.age", buckets=(1,)),
+        Observed(name="city", json_path="$.city", type="label"),
+    ),
+    predictions=(
+        Observed(name="score", json_path="$.score", buckets=(1,)),
+        Observed(name="class", json_path="$.class", type="label"),
+    ),
+    fallback=Fallback(targets=(Target(name="static"),)),
+)
 
 
 def slower_than(milliseconds: float) -> dict[str, Any]:
@@ -119,6 +147,34 @@ async def test_counts_what_a_pod_exposes(
     scrape(prom, preset, **{**POD, "namespace": "others"})
     found = await counted(prom, analysis_of(preset, metric))
     assert found == {(Side.CANARY, POD["pod"]): expected}
+
+
+@pytest.mark.parametrize(("metric", "expected"), [(ERRORS, (4, 2)), (slower_than(250), (4, 1))])
+async def test_counts_what_the_sidecar_exposes(
+    metric: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    metrics = Metrics(structs.replace(TOLD, features=(), predictions=()))
+    for code, seconds in ((200, 0.01), (422, 0.02), (504, 3), (500, 0.25)):
+        metrics.model_answered(code, seconds)
+    metrics.input_checked("rejected")
+    metrics.fell_back("static", Reason.TIMEOUT)
+    prom = FakeProm()
+    scrape_text(prom, metrics.render().decode(), **POD)
+    found = await counted(prom, analysis_of("sidecar", metric))
+    assert found == {(Side.CANARY, POD["pod"]): expected}
+
+
+def test_drift_reads_the_series_that_the_sidecar_exposes() -> None:
+    metrics = Metrics(TOLD)
+    for kind, number, label in (("predictions", "score", "class"), ("features", "age", "city")):
+        metrics.observed_numbers(kind, number, [0.5])  # type: ignore[arg-type]  # a literal
+        metrics.observed_labels(kind, label, ["a"])  # type: ignore[arg-type]  # likewise
+    exposed = metrics.render().decode()
+    assert f'{defaults.PREDICTIONS}_bucket{{le="1.0",name="score"}} 1.0' in exposed
+    assert f'{defaults.FEATURES}_bucket{{le="1.0",name="age"}} 1.0' in exposed
+    series = f'{{{defaults.LABEL}="a",name="%s"}} 1.0'
+    assert defaults.PREDICTION_LABELS + series % "class" in exposed
+    assert defaults.FEATURE_LABELS + series % "city" in exposed
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,39 @@ def test_a_revision_spells_no_word_and_fits_into_a_name(version: str) -> None:
     hashed = revision(model={"name": "fraud", "version": version})
     assert len(hashed) == REVISION_HASH_LENGTH
     assert set(hashed) <= set("bcdfghjklmnpqrstvwxz2456789")
+
+
+@given(
+    st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("sidecar", "inputs", "predictions"), st.none())
+    )
+)
+def test_a_sidecar_that_is_not_there_makes_no_difference(absent: dict[str, None]) -> None:
+    assert revision(**absent) == "cbrmkd86"
+
+
+def test_each_part_of_the_sidecar_makes_a_difference() -> None:
+    inputs = {"schema": {"type": "object"}}
+    static: dict[str, Any] = {"targets": [{"static": {}}]}
+    revisions = [
+        revision(),
+        revision(sidecar={}),
+        revision(sidecar={"port": 9001}),
+        revision(inputs=inputs),
+        revision(inputs={**inputs, "onViolation": "log"}),
+        revision(inputs={"schema": {"type": "array"}}),
+        revision(predictions=[{"name": "score", "jsonPath": "$.score"}]),
+        revision(fallback=static),
+        revision(fallback={**static, "timeoutSeconds": 3}),
+        revision(recording={}),
+        revision(recording={"percent": 5}),
+    ]
+    assert len(set(revisions)) == len(revisions)
+
+
+def test_a_default_of_the_sidecar_that_is_written_out_makes_no_difference() -> None:
+    defaults = {"port": 8012, "adminPort": 8013, "maxBodyBytes": 10485760}
+    assert revision(sidecar=defaults) == revision(sidecar={})
+    breaker = {"failurePercent": 50, "minRequests": 20, "windowSeconds": 10, "openSeconds": 5}
+    static: dict[str, Any] = {"targets": [{"static": {}}]}
+    assert revision(fallback={**static, "breaker": breaker}) == revision(fallback=static)
