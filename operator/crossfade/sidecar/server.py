@@ -614,14 +614,17 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         self._held = b""
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         if is_all_read or not transport.can_write_eof():
             transport.close()
             return
         self._is_lingering = True
         self._linger_until = self._loop.time() + LINGER_SECONDS
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # the client has just gone
+            transport.abort()
         self.resume_reading()
 
     def close_if_idle(self) -> None:

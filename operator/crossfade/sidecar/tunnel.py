@@ -41,7 +41,10 @@ class _End(asyncio.Protocol):
             other.transport.close()
             return False
         if not other.transport.is_closing() and other.transport.can_write_eof():
-            other.transport.write_eof()
+            try:
+                other.transport.write_eof()
+            except OSError:  # it has just gone
+                return False
         return True
 
     @override
