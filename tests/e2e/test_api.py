@@ -7,6 +7,7 @@ import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from crossfade.api.v1alpha1 import (
     StepForecast,
 )
 from crossfade.core.actions import Role
+from crossfade.names import NamespacedName
 from crossfade.workload import render
 from crossfade.workload.revision import revision_of
+from crossfade.workload.sidecar import Injection, check
 
 Manifest = dict[str, Any]
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
@@ -852,8 +855,12 @@ def test_the_children_of_an_example_are_taken(api: Kubectl, namespace: str, exam
     spec = parse_spec(body)
     owner = render.Owner(name=body["metadata"]["name"], namespace=namespace, uid="u1")
     revision = revision_of(spec)
+    injection = Injection("crossfade.dev/operator:dev")
+    ordinary = replace(injection, is_native=False)
+    check(NamespacedName(namespace, owner.name), spec, injection)
     children = [
-        render.render_deployment(owner, spec, revision, Role.STABLE, 2),
+        render.render_deployment(owner, spec, revision, Role.STABLE, 2, injection),
+        render.render_deployment(owner, spec, revision, Role.STABLE, 2, ordinary),
         render.render_service(owner, spec, revision),
         render.render_address(owner, spec, revision),
         render.render_address(owner, spec, None),
