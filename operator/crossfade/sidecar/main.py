@@ -1,0 +1,157 @@
+"""The composition root of the sidecar: builds the parts, connects them, and ends in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from crossfade.sidecar.admin import Admin
+from crossfade.sidecar.breaker import CircuitBreaker
+from crossfade.sidecar.config import Config, read_config
+from crossfade.sidecar.contract import Contract
+from crossfade.sidecar.fallback import Chain, Drills
+from crossfade.sidecar.metrics import Metrics
+from crossfade.sidecar.observer import Observer
+from crossfade.sidecar.proxy import Proxy
+from crossfade.sidecar.readiness import Readiness, probe_request
+from crossfade.sidecar.recording import DIRECTORY, SAVE_SECONDS, Recorder
+from crossfade.sidecar.server import Server, serve
+from crossfade.sidecar.upstream import UpstreamClient
+
+CONFIG_FILE: Final = Path("/etc/crossfade/sidecar.json")
+"""Where the downward API puts the annotation of the pod template."""
+
+MOMENT_SECONDS: Final = 1.0
+"""After SIGTERM: how long connections are still taken, with answers that end them, since some who
+send here do not know yet that the pod ends."""
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the sidecar; exit with 2 when its configuration is wrong."""
+    parser = argparse.ArgumentParser(prog="crossfade-sidecar")
+    parser.add_argument("--config", type=Path, default=CONFIG_FILE, help="a JSON file")
+    parser.add_argument("--recordings", type=Path, default=DIRECTORY, help="a directory")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        config = read_config(arguments.config.read_bytes())
+        sidecar = Sidecar(config, arguments.recordings)
+    except (OSError, ValueError) as error:
+        words = " ".join(str(error).split())  # one line, whatever a validator says
+        sys.stderr.write(f"crossfade-sidecar: {words}\n")
+        sys.exit(2)
+    uvloop.run(sidecar.run())
+
+
+class Sidecar:
+    """All parts, connected."""
+
+    def __init__(self, config: Config, recordings: Path) -> None:
+        """Build them.
+
+        Raises:
+            ValueError: the configuration cannot be right, such as a schema that is none.
+        """
+        self._config = config
+        self._client = UpstreamClient()
+        metrics = Metrics(config)
+        contract = Contract(config)
+        self._recorder = Recorder(config, metrics, random.random, _now, recordings)
+        self._readiness = Readiness(config, self._client, time.monotonic)
+        breaker, chain, self._drills = None, None, None
+        if config.fallback is not None:
+            breaker = CircuitBreaker(config.fallback.breaker, time.monotonic)
+            targets = config.fallback.targets
+            chain = Chain(targets, self._client, metrics, config.revision, time.monotonic)
+            golden = probe_request(config)
+            self._drills = Drills(chain, golden) if golden else None
+        self._proxy = Proxy(
+            config=config,
+            client=self._client,
+            contract=contract,
+            features=Observer("features", config.features, metrics),
+            predictions=Observer("predictions", config.predictions, metrics),
+            recorder=self._recorder,
+            metrics=metrics,
+            breaker=breaker,
+            chain=chain,
+        )
+        self._admin = Admin(metrics, self._readiness, self._drills, self._recorder, contract)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, and until what is under way then is answered."""
+        config = self._config
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        admin = await serve(
+            self._admin.answer, None, config.admin_port, max_body_bytes=config.max_body_bytes
+        )
+        server = await self._proxy.serve()
+        _log.info("listening port=%d admin_port=%d", server.port, admin.port)
+        ended = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            drills = tasks.create_task(_beside("drills", self._drill()))
+            tasks.create_task(_beside("recordings", self._save(ended)))
+            await stop.wait()
+            await self._drain(server)
+            drills.cancel()
+            ended.set()
+        await admin.close()
+        self._client.close()
+
+    async def _drain(self, server: Server) -> None:
+        """Let those who send here go elsewhere, then wait for what is under way."""
+        self._readiness.drain()
+        server.begin_drain()
+        _log.info("draining requests=%d", server.open_requests)
+        await asyncio.sleep(MOMENT_SECONDS)
+        await server.close()
+        if await server.drained(self._config.drain_seconds):
+            _log.info("drained")
+        else:
+            _log.warning("requests are broken off requests=%d", server.open_requests)
+
+    async def _drill(self) -> None:
+        if self._drills is not None:
+            await self._readiness.reached.wait()
+            await self._drills.repeat()
+
+    async def _save(self, ended: asyncio.Event) -> None:
+        """Save recordings now and then, and at the end."""
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SAVE_SECONDS):
+                    await ended.wait()
+            await asyncio.to_thread(self._recorder.save)
+
+
+async def _beside(what: str, work: Awaitable[None]) -> None:
+    """Do what no request needs; should it fail, requests go on."""
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - see above
+        _log.exception("work beside requests has failed what=%s", what)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
