@@ -64,6 +64,9 @@ _MASK: Final = "the value"
 
 Path = tuple[str | int, ...]
 
+Part = tuple[str, jsonschema_rs.Validator]
+"""A place in a schema, as a pointer, and the validator of what is there."""
+
 
 class Contract:
     """Checks requests."""
@@ -150,18 +153,18 @@ class SchemaContract:
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         """Raise a ValueError for a schema that is none, or refers to what is not in it."""
+        options: dict[str, Any] = {
+            "validate_formats": True,
+            "offline": True,
+            "pattern_options": jsonschema_rs.RegexOptions(),
+            "mask": _MASK,
+        }
         try:
-            self._validators = jsonschema_rs.validator_map_for(
-                dict(schema),
-                validate_formats=True,
-                offline=True,
-                pattern_options=jsonschema_rs.RegexOptions(),
-                mask=_MASK,
-            )
+            self._root = jsonschema_rs.validator_for(dict(schema), **options)
+            self._parts = jsonschema_rs.validator_map_for(dict(schema), **options)
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             problem = getattr(error, "message", "") or str(error)
             raise ValueError(f"the schema of inputs is invalid: {problem}") from error
-        self._root = self._validators["#"]
         self._schema = schema
         self._names = frozenset(_names(schema))
         self._fields: set[str] = set()
@@ -171,42 +174,41 @@ class SchemaContract:
         if self._root.is_valid(value):
             return
         found = False
-        for violation in self._explain("#", self._schema, value, ()):
+        for violation in self._explain(("#", self._root), self._schema, value, ()):
             found = True
             yield violation
         if not found:
             yield Violation("", "schema", "the body does not fit the schema")
 
-    def _explain(self, pointer: str, schema: Any, value: Any, path: Path) -> Iterator[Violation]:
+    def _explain(self, part: Part, schema: Any, value: Any, path: Path) -> Iterator[Violation]:
         """Yield what is wrong with an invalid value: all that is found in its small parts."""
+        pointer, validator = part
         if _is_small(value):
-            for error in self._validators[pointer].iter_errors(value):
+            for error in validator.iter_errors(value):
                 yield self._violation(error, path)
             return
         pointer, schema = self._follow(pointer, schema)
         found = False
-        for inner_pointer, inner_schema, inner, step in _parts(pointer, schema, value):
-            validator = self._validators.get(inner_pointer)
-            if validator is not None and not validator.is_valid(inner):
+        for below, inner_schema, inner, step in _parts(schema, value):
+            inner_pointer = f"{pointer}/{below}"
+            inner_validator = self._parts.get(inner_pointer)
+            if inner_validator is not None and not inner_validator.is_valid(inner):
                 found = True
-                yield from self._explain(inner_pointer, inner_schema, inner, (*path, step))
+                part = (inner_pointer, inner_validator)
+                yield from self._explain(part, inner_schema, inner, (*path, step))
         if not found:
             message = f"{_exact(path)} does not fit the schema; it is too large to say more"
             yield Violation(self._field(path), "schema", message)
 
     def _follow(self, pointer: str, schema: Any) -> tuple[str, Any]:
-        """Return where a schema really is that is a mere reference."""
+        """Return where a schema really is that refers to another one in itself."""
         seen = set()
         while isinstance(schema, dict) and "$ref" in schema and pointer not in seen:
             seen.add(pointer)
             target = schema["$ref"]
-            if not target.startswith("#/") or target not in self._validators:
+            if target not in self._parts:
                 break
-            try:
-                schema = _at(self._schema, target)
-            except (LookupError, ValueError, TypeError):
-                break
-            pointer = target
+            pointer, schema = target, _at(self._schema, target)
         return pointer, schema
 
     def _violation(self, error: jsonschema_rs.ValidationError, path: Path) -> Violation:
@@ -235,26 +237,23 @@ class SchemaContract:
         return field
 
 
-def _parts(pointer: str, schema: Any, value: Any) -> Iterator[tuple[str, Any, Any, str | int]]:
-    """Yield the parts of a value that have a schema of their own, and this schema's pointer."""
-    if not isinstance(schema, dict):
-        return
-    if isinstance(value, dict):
+def _parts(schema: Any, value: Any) -> Iterator[tuple[str, Any, Any, str | int]]:
+    """Yield a value's parts that have a schema of their own: its place, itself, part and step."""
+    if isinstance(schema, dict) and isinstance(value, dict):
         properties = schema.get("properties", {})
         for name, inner in properties.items():
             if name in value:
                 escaped = name.replace("~", "~0").replace("/", "~1")
-                yield f"{pointer}/properties/{escaped}", inner, value[name], name
+                yield f"properties/{escaped}", inner, value[name], name
         if "additionalProperties" in schema and "patternProperties" not in schema:
-            inner, below = schema["additionalProperties"], f"{pointer}/additionalProperties"
-            others = ((name, one) for name, one in value.items() if name not in properties)
-            for name, one in islice(others, _MAX_SOUGHT):
-                yield below, inner, one, name
-    elif isinstance(value, list) and "prefixItems" not in schema:
+            inner = schema["additionalProperties"]
+            others = (name for name in value if name not in properties)
+            for name in islice(others, _MAX_SOUGHT):
+                yield "additionalProperties", inner, value[name], name
+    elif isinstance(schema, dict) and isinstance(value, list) and "prefixItems" not in schema:
         inner = schema.get("items")
-        if isinstance(inner, dict):
-            for index, one in enumerate(islice(value, _MAX_SOUGHT)):
-                yield f"{pointer}/items", inner, one, index
+        for index, one in enumerate(islice(value, _MAX_SOUGHT)):
+            yield "items", inner, one, index
 
 
 def _at(schema: Any, pointer: str) -> Any:
