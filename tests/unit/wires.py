@@ -151,7 +151,7 @@ class Model:
 
 @asynccontextmanager
 async def modelled(model: Model) -> AsyncIterator[Model]:
-    server = await asyncio.start_server(model._serve, "127.0.0.1", model.port, limit=2**24)
+    server = await asyncio.start_server(model._serve, "127.0.0.1", model.port, limit=2**17)
     model.port = server.sockets[0].getsockname()[1]
     try:
         yield model

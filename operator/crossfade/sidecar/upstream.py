@@ -188,6 +188,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_is_new",
         "_is_sent",
         "_loop",
+        "_may_switch",
         "_method",
         "_parser",
         "_paused",
@@ -211,6 +212,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._method = ""
+        self._may_switch = False
         self._inform: Inform | None = None
         self._fed = 0
         self._silent = True  # no byte of an answer yet
@@ -278,15 +280,14 @@ class UpstreamConnection(asyncio.Protocol):
     # For who sends.
 
     async def ask(
-        self, method: str, data: bytes, body: Body | None, *, chunked: bool, inform: Inform | None
+        self, head: RequestHead, data: bytes, body: Body | None, inform: Inform | None
     ) -> UpstreamAnswer:
         """Send a request, and return the answer when its head is there.
 
         Args:
-            method: of the request.
-            data: its head, and as much of its body as is known.
+            head: of the request.
+            data: the head as bytes, and as much of the body as is known.
             body: the rest of it; None: there is none.
-            chunked: the rest is sent in chunks.
             inform: told of interim answers.
 
         Raises:
@@ -295,7 +296,8 @@ class UpstreamConnection(asyncio.Protocol):
         """
         if self._transport is None:
             raise BrokenError("the server closed the connection", may_retry=not self._is_new)
-        self._method = method
+        self._method = head.method
+        self._may_switch = bool(head.upgrade)
         self._inform = inform
         self._silent = True
         self._is_sent = body is None
@@ -303,7 +305,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._waiter = self._loop.create_future()
         self._transport.write(data)
         if body is not None:
-            self._pumping = self._loop.create_task(self._pump(body, chunked=chunked))
+            self._pumping = self._loop.create_task(self._pump(body, chunked=head.chunked))
             self._pumping.add_done_callback(self._pumped)
         try:
             return await self._waiter
@@ -393,8 +395,10 @@ class UpstreamConnection(asyncio.Protocol):
             if self._inform is not None:
                 self._inform(status, reason, head.headers)
             return
-        if self._waiter is None or self._waiter.done():
+        if self._waiter is None or self._waiter.done() or self._answer is not None:
             raise BrokenError("an answer too many")
+        if status == 101 and not self._may_switch:  # noqa: PLR2004
+            raise BrokenError("it switches to a protocol that nobody asked for")
         self._answer = UpstreamAnswer(self, head)
 
     def on_body(self, piece: bytes) -> None:
@@ -577,14 +581,12 @@ class UpstreamClient:
         pool = self._pool(host, port)
         connection = await pool.take()
         try:
-            return await connection.ask(
-                head.method, data, counted, chunked=head.chunked, inform=inform
-            )
+            return await connection.ask(head, data, counted, inform)
         except BrokenError as error:
             if not error.may_retry or (counted is not None and counted.is_begun):
                 raise
         connection = await pool.take(fresh=True)
-        return await connection.ask(head.method, data, counted, chunked=head.chunked, inform=inform)
+        return await connection.ask(head, data, counted, inform)
 
     async def send(self, host: str, port: int, request: Request, timeout: float) -> Answer:  # noqa: ASYNC109 - messages.Client
         """Send a whole request and return the whole answer; see messages.Client."""
