@@ -5,12 +5,13 @@ Without numpy, for the sidecar's memory's sake: ``array``, and builtins that loo
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from math import isfinite, isnan, prod
 from typing import Any, Final
 
 from crossfade.sidecar.config import Tensor
@@ -132,16 +133,30 @@ def flatten(data: Any) -> list[Any]:
         elements = list(chain.from_iterable(elements))
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What a tensor must be, worked out once."""
+
+    tensor: Tensor
+    kinds: frozenset[type]
+    """Of its elements in JSON."""
+    representable: tuple[float, float]
+    """The lowest and highest number of the datatype."""
+    lowest: float
+    highest: float
+    """Of the contract; infinite without one."""
+
+
 class TensorContract:
     """What the input tensors of a request must be."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         """Raise a ValueError for tensors that contradict themselves."""
-        self._tensors: Final[Mapping[str, Tensor]] = {one.name: one for one in tensors}
-        if len(self._tensors) != len(tensors):
-            raise ValueError("two tensors of the contract have one name")
         for tensor in tensors:
             _expect_sound(tensor)
+        self._rules: Final[Mapping[str, _Rules]] = {one.name: _rules(one) for one in tensors}
+        if len(self._rules) != len(tensors):
+            raise ValueError("two tensors of the contract have one name")
 
     def check(self, tensors: Tensors | None) -> Iterator[Violation]:
         """Yield what is wrong with a request's tensors; None: it has none."""
@@ -149,13 +164,14 @@ class TensorContract:
             yield Violation("", "inputs", "the body has no list of inputs")
             return
         for name in tensors.by_name:
-            if name not in self._tensors:
+            if name not in self._rules:
                 yield Violation(OTHER, "unknown", f"{name}: the contract knows no such tensor")
-        for name, tensor in self._tensors.items():
+        for name, rules in self._rules.items():
             data = tensors.by_name.get(name)
             if data is not None:
-                yield from _check(tensor, data)
-            elif not tensor.optional:
+                for rule, message in _check(rules, data):
+                    yield Violation(name, rule, f"{name}: {message}")
+            elif not rules.tensor.optional:
                 yield Violation(name, "required", f"{name}: the tensor is missing")
 
 
@@ -171,7 +187,7 @@ def _expect_sound(tensor: Tensor) -> None:
         problem = f"is {tensor.datatype} and has a range"
     elif tensor.allowed is not None and tensor.datatype != "BYTES":
         problem = f"is {tensor.datatype} and has categories"
-    elif any(limit is not None and not isfinite(limit) for limit in (tensor.min, tensor.max)):
+    elif any(limit is not None and not math.isfinite(limit) for limit in (tensor.min, tensor.max)):
         problem = "has a limit that is no number"
     elif tensor.min is not None and tensor.max is not None and tensor.min > tensor.max:
         problem = "has a minimum above its maximum"
@@ -181,84 +197,87 @@ def _expect_sound(tensor: Tensor) -> None:
         raise ValueError(f"tensor {tensor.name!r} of the contract {problem}")
 
 
-def _check(tensor: Tensor, data: TensorData) -> Iterator[Violation]:
-    def violation(rule: str, message: str) -> Violation:
-        return Violation(tensor.name, rule, f"{tensor.name}: {message}")
-
-    if data.datatype != tensor.datatype:
-        yield violation("datatype", f"it is {data.datatype}, not {tensor.datatype}")
-        return
-    if len(data.shape) != len(tensor.shape) or any(
-        wanted not in {-1, size} for wanted, size in zip(tensor.shape, data.shape, strict=True)
-    ):
-        yield violation("shape", f"its shape is {list(data.shape)}, not {list(tensor.shape)}")
-        return
-    count = len(data.data)
-    if prod(data.shape) != count:
-        yield violation("shape", f"it has {count} elements, which its shape does not")
-        return
-    values, wrong = _present(data)
-    if wrong:
-        yield violation("type", f"an element is no {data.datatype}")
-        return
-    nulls = count - len(values)
-    if nulls * 100 > tensor.max_null_percent * count:
-        share = f"{nulls} of {count}"
-        yield violation("nulls", f"{share} are null, {tensor.max_null_percent:g} % may be")
-    if not values:
-        return
-    if tensor.datatype == "BYTES":
-        if tensor.allowed is not None and (other := set(values).difference(tensor.allowed)):
-            yield violation("allowed", f"{min(other)!r} is not one of its categories")
-        return
-    yield from (violation(rule, message) for rule, message in _out_of_range(tensor, values))
+def _rules(tensor: Tensor) -> _Rules:
+    datatype = tensor.datatype
+    largest = _FLOAT_LIMITS.get(datatype, math.inf)
+    return _Rules(
+        tensor,
+        _kinds(datatype),
+        INTEGER_LIMITS.get(datatype, (-largest, largest)),
+        lowest=_rounded(datatype, tensor.min, -math.inf, min),
+        highest=_rounded(datatype, tensor.max, math.inf, max),
+    )
 
 
-def _present(data: TensorData) -> tuple[Sequence[Any], bool]:
-    """Return the elements that are not null or NaN, and whether one is of a wrong type."""
-    values = data.data
-    if isinstance(values, array):
-        if values.typecode in "fd" and not isfinite(sum(values)):
-            values = [value for value in values if not isnan(value)]
-        return values, False
-    kinds = set(map(type, values))
-    if type(None) in kinds:
-        kinds.discard(type(None))
-        values = [value for value in values if value is not None]
-    return values, not (kinds <= _kinds(data.datatype) and _fits(data.datatype, values))
-
-
-def _kinds(datatype: str) -> set[type]:
+def _kinds(datatype: str) -> frozenset[type]:
     if datatype == "BYTES":
-        return {str}
+        return frozenset({str})
     if datatype == "BOOL":
-        return {bool}
-    return {int} if datatype in INTEGER_LIMITS else {int, float}
+        return frozenset({bool})
+    return frozenset({int} if datatype in INTEGER_LIMITS else {int, float})
 
 
-def _fits(datatype: str, values: Sequence[Any]) -> bool:
-    if not values or datatype in {"BYTES", "BOOL"}:
-        return True
-    largest = _FLOAT_LIMITS.get(datatype, 0.0)
-    lowest, highest = INTEGER_LIMITS.get(datatype, (-largest, largest))
-    return bool(lowest <= min(values) and max(values) <= highest)
-
-
-def _out_of_range(tensor: Tensor, values: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    if tensor.min is not None:
-        lowest = min(values)
-        if lowest < min(tensor.min, _stored(tensor.datatype, tensor.min)):
-            yield "minimum", f"{lowest} is below the minimum of {tensor.min:g}"
-    if tensor.max is not None:
-        highest = max(values)
-        if highest > max(tensor.max, _stored(tensor.datatype, tensor.max)):
-            yield "maximum", f"{highest} is above the maximum of {tensor.max:g}"
-
-
-def _stored(datatype: str, limit: float) -> float:
-    """Return the limit as a client's number arrives that is equal to it: 0.1 is more as FP32."""
+def _rounded(
+    datatype: str, limit: float | None, without: float, wider: Callable[[float, float], float]
+) -> float:
+    """Return the limit so that a number equal to it passes as stored: 0.1 is more as FP32."""
+    if limit is None:
+        return without
     code = _ROUNDED.get(datatype)
     if code is None or abs(limit) > _FLOAT_LIMITS[datatype]:
         return limit
     stored: float = struct.unpack(code, struct.pack(code, limit))[0]
-    return stored
+    return wider(limit, stored)
+
+
+def _check(rules: _Rules, data: TensorData) -> Iterator[tuple[str, str]]:
+    """Yield the rules that a tensor breaks, and how."""
+    tensor, shape = rules.tensor, data.shape
+    if data.datatype != tensor.datatype:
+        yield "datatype", f"it is {data.datatype}, not {tensor.datatype}"
+        return
+    if len(shape) != len(tensor.shape) or not all(
+        wanted in {-1, size} for wanted, size in zip(tensor.shape, shape, strict=True)
+    ):
+        yield "shape", f"its shape is {list(shape)}, not {list(tensor.shape)}"
+        return
+    count = len(data.data)
+    if math.prod(shape) != count:
+        yield "shape", f"it has {count} elements, which its shape does not"
+        return
+    values = _present(data.data)
+    if not isinstance(values, array) and not rules.kinds.issuperset(map(type, values)):
+        yield "type", f"an element is no {tensor.datatype}"
+        return
+    nulls = count - len(values)
+    if nulls * 100 > tensor.max_null_percent * count:
+        share = f"{nulls} of {count}"
+        yield "nulls", f"{share} are null, {tensor.max_null_percent:g} % may be"
+    if not values:
+        return
+    if tensor.datatype != "BYTES":
+        yield from _check_range(rules, data.data, min(values), max(values))
+    elif tensor.allowed is not None and (other := set(values).difference(tensor.allowed)):
+        yield "allowed", f"{min(other)!r} is not one of its categories"
+
+
+def _present(values: Sequence[Any]) -> Sequence[Any]:
+    """Return the elements that are not null, or NaN in binary data."""
+    if isinstance(values, array):
+        if values.typecode in "fd" and not math.isfinite(sum(values)):
+            return [value for value in values if not math.isnan(value)]
+        return values
+    return [value for value in values if value is not None] if None in values else values
+
+
+def _check_range(
+    rules: _Rules, data: Sequence[Any], lowest: float, highest: float
+) -> Iterator[tuple[str, str]]:
+    least, most = rules.representable
+    if not isinstance(data, array) and not (least <= lowest and highest <= most):
+        yield "type", f"an element is no {rules.tensor.datatype}"
+        return
+    if lowest < rules.lowest:
+        yield "minimum", f"{lowest} is below the minimum of {rules.tensor.min:g}"
+    if highest > rules.highest:
+        yield "maximum", f"{highest} is above the maximum of {rules.tensor.max:g}"
