@@ -16,7 +16,7 @@ class Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=Tr
     """A part of the configuration: camelCase on the wire, and an unknown field is an error."""
 
 
-class Golden(Part):
+class Golden(Part, frozen=True):
     """A request that the model must answer with 2xx before its pod is ready."""
 
     path: str
@@ -27,7 +27,7 @@ class Golden(Part):
     timeout_seconds: float = 5.0
 
 
-class Tensor(Part):
+class Tensor(Part, frozen=True):
     """An input of the Open Inference Protocol."""
 
     name: str
@@ -44,7 +44,7 @@ class Tensor(Part):
     optional: bool = False
 
 
-class Inputs(Part):
+class Inputs(Part, frozen=True):
     """What a request must be. Exactly one of schema and tensors."""
 
     schema: dict[str, Any] | None = None
@@ -56,7 +56,7 @@ class Inputs(Part):
     request whose method carries a body (POST, PUT, PATCH)."""
 
 
-class Observed(Part):
+class Observed(Part, frozen=True):
     """A number or a label whose distribution is exported. Exactly one of json_path and tensor."""
 
     name: str
@@ -73,7 +73,7 @@ class Observed(Part):
     """The values that are told apart, others being "other"; empty: the first 50 that come."""
 
 
-class Target(Part):
+class Target(Part, frozen=True):
     """Where a failed request goes next. Exactly one of address and static."""
 
     name: Literal["stable", "previous", "service", "static"]
@@ -91,7 +91,7 @@ class Target(Part):
     """Of the static answer."""
 
 
-class Breaker(Part):
+class Breaker(Part, frozen=True):
     """When the model is not asked any more, for a while."""
 
     failure_percent: float = 50.0
@@ -103,7 +103,7 @@ class Breaker(Part):
     """Then one request at a time tries again; successes close it."""
 
 
-class Fallback(Part, kw_only=True):
+class Fallback(Part, frozen=True, kw_only=True):
     """What happens when the model does not answer."""
 
     on: tuple[Literal["timeout", "connection", "serverError", "openCircuit"], ...] = (
@@ -115,7 +115,7 @@ class Fallback(Part, kw_only=True):
     breaker: Breaker = Breaker()
 
 
-class Recording(Part):
+class Recording(Part, frozen=True):
     """Request and answer pairs that are kept for later versions."""
 
     percent: float = 1.0
@@ -129,7 +129,7 @@ class Recording(Part):
     """Beside authorization, cookie, set-cookie, proxy-authorization and x-api-key."""
 
 
-class Config(Part, kw_only=True):
+class Config(Part, frozen=True, kw_only=True):
     """Everything that a sidecar knows."""
 
     namespace: str
