@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import random
 import signal
@@ -33,10 +34,6 @@ from crossfade.sidecar.upstream import UpstreamClient
 CONFIG_FILE: Final = Path("/etc/crossfade/sidecar.json")
 """Where the downward API puts the annotation of the pod template."""
 
-MOMENT_SECONDS: Final = 1.0
-"""After SIGTERM: how long connections are still taken, with answers that end them, since some who
-send here do not know yet that the pod ends."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +55,18 @@ def main() -> None:
         words = " ".join(str(error).split())  # one line, whatever a validator says
         sys.stderr.write(f"crossfade-sidecar: {words}\n")
         sys.exit(2)
+    keep_what_stays()
     uvloop.run(sidecar.run())
+
+
+def keep_what_stays() -> None:
+    """Have the garbage collector pass over what was made so far.
+
+    All of it stays; to look through its 28,000 objects again takes 40 ms, in which no request is
+    answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Sidecar:
@@ -120,16 +128,15 @@ class Sidecar:
         self._client.close()
 
     async def _drain(self, server: Server) -> None:
-        """Let those who send here go elsewhere, then wait for what is under way."""
+        """Go on until nobody sends here any more; some do not know yet that the pod ends."""
         self._readiness.drain()
         server.begin_drain()
         _log.info("draining requests=%d", server.open_requests)
-        await asyncio.sleep(MOMENT_SECONDS)
-        await server.close()
         if await server.drained(self._config.drain_seconds):
             _log.info("drained")
         else:
             _log.warning("requests are broken off requests=%d", server.open_requests)
+        await server.close()
 
     async def _drill(self) -> None:
         if self._drills is not None:
