@@ -48,7 +48,7 @@ def head_of(
         length=length,
         chunked=chunked,
         expects_continue=False,
-        upgrade=b"",
+        asks_for_websocket=False,
         takes_trailers=False,
     )
 

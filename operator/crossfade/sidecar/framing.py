@@ -57,8 +57,8 @@ class RequestHead:
     """Content-Length; None: there is none."""
     chunked: bool
     expects_continue: bool
-    upgrade: bytes
-    """The protocol that the client asks for, in lower case; b"": none."""
+    asks_for_websocket: bool
+    """The only other protocol that is understood; the wish for any other is ignored."""
     takes_trailers: bool
     """The client said so, with TE."""
 
@@ -114,7 +114,9 @@ def read_request_head(
         length=parts.length,
         chunked=parts.chunked,
         expects_continue=is_http_11 and parts.expect == b"100-continue",
-        upgrade=parts.upgrade if is_http_11 and b"upgrade" in parts.options else b"",
+        asks_for_websocket=is_http_11
+        and parts.upgrade == b"websocket"
+        and b"upgrade" in parts.options,
         takes_trailers=b"trailers" in parts.te,
     )
 

@@ -166,7 +166,7 @@ class Proxy:
     async def handle(self, exchange: Exchange) -> None:
         """Answer a request."""
         head = exchange.head
-        if head.upgrade == b"websocket":
+        if head.asks_for_websocket:
             await self._open_websocket(exchange)
             return
         plan = self._plan(head)

@@ -456,7 +456,7 @@ class Connection(asyncio.Protocol):
         if newest is None:  # closes after the request before
             return
         self._parser = httptools.HttpRequestParser(self)
-        if newest.head.upgrade == b"websocket":
+        if newest.head.asks_for_websocket:
             self._held = rest
             self.pause_reading()
             self._end_message()
@@ -504,7 +504,7 @@ class Connection(asyncio.Protocol):
         head = read_request_head(
             parser.get_method().decode(), target, headers, parser.get_http_version()
         )
-        if head.upgrade == b"websocket" and head.has_body:
+        if head.asks_for_websocket and head.has_body:
             raise RefusedError(HTTPStatus.BAD_REQUEST, "ask for a websocket without a body")
         limit = self.server.max_body_bytes
         if head.length is not None and head.length > limit:

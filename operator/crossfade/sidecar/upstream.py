@@ -297,7 +297,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is None:
             raise BrokenError("the server closed the connection", may_retry=not self._is_new)
         self._method = head.method
-        self._may_switch = bool(head.upgrade)
+        self._may_switch = head.asks_for_websocket
         self._inform = inform
         self._silent = True
         self._is_sent = body is None
@@ -602,7 +602,7 @@ class UpstreamClient:
             length=len(request.body),
             chunked=False,
             expects_continue=False,
-            upgrade=b"",
+            asks_for_websocket=False,
             takes_trailers=False,
         )
         async with asyncio.timeout(timeout):
