@@ -44,6 +44,11 @@ class Network:
     says: dict[str, int | OSError] = field(default_factory=dict)
     headers: Headers = ()
     asked: list[tuple[str, int, Request, float]] = field(default_factory=list)
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    opens: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.opens.set()
 
     async def send(
         self,
@@ -53,6 +58,8 @@ class Network:
         timeout: float,  # noqa: ASYNC109 - the interface's
     ) -> Answer:
         self.asked.append((host, port, request, timeout))
+        self.was_asked.set()
+        await self.opens.wait()
         said = self.says.get(host, 200)
         if isinstance(said, OSError):
             raise said
@@ -304,3 +311,19 @@ async def test_drills_come_again_sooner_while_a_target_fails() -> None:
         await drills.repeat(sleep)
     assert slept == [DRILL_FAILED_AGAIN_SECONDS, DRILL_AGAIN_SECONDS]
     assert drills.are_ok
+
+
+async def test_who_asks_for_a_drill_while_one_is_under_way_gets_its_result() -> None:
+    it = world([STABLE])
+    drills = Drills(it.chain, REQUEST)
+    impatient = asyncio.create_task(drills.run())
+    others = [asyncio.create_task(drills.run()) for _ in range(3)]
+    it.network.opens.clear()
+    await it.network.was_asked.wait()
+    impatient.cancel()
+    it.network.opens.set()
+    await asyncio.gather(*others)
+    assert drills.are_ok
+    assert len(it.network.asked) == 1
+    await drills.run()
+    assert len(it.network.asked) == 2

@@ -162,7 +162,7 @@ class Drills:
     def __init__(self, chain: Chain, request: Request) -> None:
         self._chain = chain
         self._request = request
-        self._one_at_a_time = asyncio.Lock()
+        self._under_way: asyncio.Task[None] | None = None
         self.last: tuple[Drilled, ...] = ()
         """Empty: there was none yet."""
 
@@ -172,9 +172,13 @@ class Drills:
         return bool(self.last) and all(drilled.ok for drilled in self.last)
 
     async def run(self) -> None:
-        """Drill now."""
-        async with self._one_at_a_time:
-            self.last = await self._chain.drill(self._request)
+        """Drill now, or wait for the drill that is under way: targets get one at a time."""
+        if self._under_way is None or self._under_way.done():
+            self._under_way = asyncio.create_task(self._drill())
+        await asyncio.shield(self._under_way)
+
+    async def _drill(self) -> None:
+        self.last = await self._chain.drill(self._request)
 
     async def repeat(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         """Drill now, and again and again."""
