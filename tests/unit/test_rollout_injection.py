@@ -155,6 +155,15 @@ async def test_what_the_sidecar_would_not_take_is_told_and_stable_goes_on(
     await world.run_until(lambda: world.phase == "Progressing")
 
 
+async def test_a_rollout_goes_on_under_an_operator_that_knows_no_image() -> None:
+    world = await healthy_world()
+    world.apply(guarded("2.0.0"))
+    await world.run_until(lambda: world.phase == "Progressing")
+    world.reconciler._injection = Injection()
+    await world.run_until(lambda: world.phase == "Healthy")
+    assert world.stable == "2.0.0"
+
+
 async def test_an_operator_that_knows_no_image_says_so_and_adds_none() -> None:
     world = await healthy_world()
     world.reconciler._injection = Injection()

@@ -93,7 +93,8 @@ def observe(
     }
     try:
         spec = parse_spec(body)
-        check(NamespacedName(owner.namespace, owner.name), spec, injection)
+        if not _exists(store, owner, revision_of(spec)):
+            check(NamespacedName(owner.namespace, owner.name), spec, injection)
     except InvalidSpecError as e:
         blank = RouteState(found=False, writable=False)
         seen = Observation(
@@ -205,6 +206,12 @@ def _workloads(store: Store, owner: Owner) -> dict[str, Workload]:
                 deployment, pods.get(revision, []), autoscalers.get(revision)
             )
     return found
+
+
+def _exists(store: Store, owner: Owner, revision: str) -> bool:
+    """Tell whether a revision was rendered: what it was then is no question any more."""
+    deployments = store.children(DEPLOYMENT.kind, owner.namespace, owner.name)
+    return any(_revision(deployment) == revision for deployment in deployments)
 
 
 def _target_ports(store: Store, owner: Owner, model_port: int) -> dict[str, int]:
