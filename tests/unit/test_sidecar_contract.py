@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.sidecar.config import Config, Inputs, Tensor
-from crossfade.sidecar.contract import MAX_FIELDS, MAX_VIOLATIONS, Contract
+from crossfade.sidecar.contract import MAX_FIELDS, MAX_VIOLATIONS, Contract, SchemaContract
 from crossfade.sidecar.messages import Headers, Request, Violation
 
 Schema = dict[str, Any]
@@ -257,7 +258,13 @@ def test_large_bodies_are_searched_part_by_part() -> None:
         ({"required": ["a"]}, {str(n): 0 for n in range(100_000)}, ""),
         ({"$ref": "#/$defs/a", "maxItems": 3, "$defs": {"a": {}}}, [0] * 1000, ""),
         ({"prefixItems": [{"type": "null"}]}, [0] * 1000, ""),
+        ({"prefixItems": [{}], "items": {"type": "null"}}, ["x", *[None] * 999, 0], ""),
         ({"patternProperties": {"a": False}}, {f"a{n}": 0 for n in range(1000)}, ""),
+        (
+            {"patternProperties": {"a": {}}, "additionalProperties": {"type": "null"}},
+            {f"a{n}": 0 for n in range(1000)} | {"b": 0},
+            "",
+        ),
     ],
 )
 def test_large_bodies_whose_errors_are_too_many_to_tell(
@@ -297,6 +304,27 @@ def test_patterns_match_in_linear_time(pattern: str) -> None:
 def test_schemas_that_cannot_be_checked_are_told_at_the_start(schema: Schema) -> None:
     with pytest.raises(ValueError, match="the schema of inputs is invalid: "):
         contract(schema=schema)
+
+
+def test_no_schema_is_fetched(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="Retrieval is disabled"):
+        contract(schema={"$ref": f"{tmp_path.as_uri()}/other.json"})
+
+
+def test_what_is_invalid_is_refused_even_if_nothing_is_told_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent:
+        def is_valid(self, value: Any) -> bool:
+            return False
+
+        def iter_errors(self, value: Any) -> list[Any]:
+            return []
+
+    checked = SchemaContract({})
+    monkeypatch.setattr(checked, "_root", Silent())
+    assert [(one.field, one.rule) for one in checked.check(1)] == [("", "schema")]
 
 
 def test_contracts_that_cannot_be() -> None:

@@ -244,6 +244,11 @@ def row(**properties: Any) -> Schema:
             "cannot be compared: patternProperties of the body",
         ),
         (
+            row() | {"patternProperties": {"^a": {}}, "additionalProperties": False},
+            row(ab=False) | {"patternProperties": {"^a": {}}, "additionalProperties": False},
+            "cannot be compared: patternProperties of the body",
+        ),
+        (
             {"$schema": "http://json-schema.org/draft-07/schema#"},
             {"$schema": "https://json-schema.org/draft/2020-12/schema"},
             "cannot be compared: their $schema differs",
@@ -399,7 +404,7 @@ INSTANCES = st.lists(
 @example(
     (
         {"allOf": [row(a={})], "unevaluatedProperties": False},
-        row(a={"type": "integer"}),
+        {"properties": {"a": {"type": "integer"}}},
     ),
     [{"a": "b"}],
 )
