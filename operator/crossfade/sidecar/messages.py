@@ -126,7 +126,7 @@ class Document:
 class Client(Protocol):
     """Sends whole requests elsewhere."""
 
-    async def send(self, host: str, port: int, request: Request, timeout: float) -> Answer:
+    async def send(self, host: str, port: int, request: Request, timeout: float) -> Answer:  # noqa: ASYNC109 - whole answers only
         """Send a request and return the whole answer.
 
         Raises:
