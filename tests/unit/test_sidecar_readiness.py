@@ -73,6 +73,14 @@ def ready(config: Config, model: Model, clock: Callable[[], float] | None = None
     return Readiness(config, model, clock or Clock())
 
 
+async def result(readiness: Readiness) -> str:
+    """Return why it is not ready, once the question that is asked beside is answered."""
+    assert await readiness.why_not() == ""
+    assert readiness._asking is not None
+    await readiness._asking
+    return readiness._why
+
+
 async def test_the_golden_request_is_sent_to_the_model_as_configured() -> None:
     model = Model()
     assert await ready(configured(), model).why_not() == ""
@@ -114,7 +122,23 @@ async def test_a_good_answer_is_enough_for_ten_seconds_and_then_the_model_is_ask
     assert await readiness.why_not() == ""
     assert len(model.asked) == 1
     clock.now += 0.1
-    assert await readiness.why_not() == "the golden request got 503"
+    assert await result(readiness) == "the golden request got 503"
+    assert len(model.asked) == 2
+    model.says = 200
+    assert await readiness.why_not() == ""
+
+
+async def test_a_good_answer_stands_while_the_model_is_asked_again() -> None:
+    model, clock = Model(), Clock()
+    readiness = ready(configured(), model, clock)
+    assert await readiness.why_not() == ""
+    clock.now += 10
+    model.opens.clear()
+    assert [await readiness.why_not() for _ in range(3)] == ["", "", ""]
+    model.opens.set()
+    model.says = TimeoutError()
+    assert await result(readiness) == "the golden request got no answer in 2 s"
+    assert len(model.asked) == 2
 
 
 async def test_with_a_fallback_it_stays_ready_but_is_not_ready_before_the_model_was() -> None:
@@ -140,7 +164,8 @@ async def test_many_probes_at_once_ask_the_model_once() -> None:
     assert len(model.asked) == 1
 
 
-async def test_a_probe_that_is_given_up_does_not_keep_the_next_from_asking() -> None:
+async def test_a_probe_that_is_given_up_does_not_end_the_question() -> None:
+    """Else a model that takes longer than the kubelet waits would never be ready."""
     model = Model()
     model.opens.clear()
     readiness = ready(configured(), model)
@@ -151,6 +176,7 @@ async def test_a_probe_that_is_given_up_does_not_keep_the_next_from_asking() -> 
         await probe
     model.opens.set()
     assert await readiness.why_not() == ""
+    assert len(model.asked) == 1
 
 
 async def test_a_pod_that_ends_is_not_ready_whatever_its_model_says() -> None:

@@ -31,10 +31,11 @@ class Readiness:
         self._client = client
         self._clock = clock
         self._request = probe_request(config)
+        self._why = "the model was not asked yet"
         self._good_until = 0.0
+        self._asking: asyncio.Task[None] | None = None
         self.reached = asyncio.Event()
         """Set once the model was good for the first time."""
-        self._one_at_a_time = asyncio.Lock()
         self._draining = False
 
     def drain(self) -> None:
@@ -45,24 +46,26 @@ class Readiness:
         """Return why the pod is not ready, in words; "" when it is.
 
         With a fallback a pod that was ready stays it: if the model fails, the fallback answers.
+        Without one, a good answer stands until the next is here: a model may take longer for it
+        than a probe waits.
         """
         if self._draining:
             return "the pod is ending"
-        if self._is_known_good():
+        if self.reached.is_set() and self._config.fallback is not None:
             return ""
-        async with self._one_at_a_time:
-            if self._is_known_good():
-                return ""
-            why = await self._ask()
-            if not why:
-                self.reached.set()
-                self._good_until = self._clock() + GOOD_FOR_SECONDS
-        return why
+        if not self._why and self._clock() < self._good_until:
+            return ""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._find_out())
+        if self._why:
+            await asyncio.shield(self._asking)
+        return self._why
 
-    def _is_known_good(self) -> bool:
-        if not self.reached.is_set():
-            return False
-        return self._config.fallback is not None or self._clock() < self._good_until
+    async def _find_out(self) -> None:
+        self._why = await self._ask()
+        if not self._why:
+            self.reached.set()
+            self._good_until = self._clock() + GOOD_FOR_SECONDS
 
     async def _ask(self) -> str:
         config = self._config
