@@ -49,7 +49,17 @@ STEPS: dict[str, Any] = {
 
 TENSOR: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [1, 2], "min": -5, "max": 5}
 
+ERRORS: dict[str, Any] = {"name": "errors", "errorRate": {"maxPercent": 5}}
+
 SCORE: dict[str, Any] = {"name": "score", "tensor": "score", "buckets": [-2, -1, 0, 1, 2, 3]}
+
+
+def judged_by(metric: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "prometheus": {"address": PROMETHEUS},
+        "intervalSeconds": 1,
+        "metrics": [metric],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +76,8 @@ class Served:
     gateway: str
 
     def manifest(self, version: str, mean: float = 0.0, **spec: Any) -> dict[str, Any]:
-        manifest = self.rollout.manifest(
-            version,
-            rollout=STEPS,
-            analysis={
-                "prometheus": {"address": PROMETHEUS},
-                "intervalSeconds": 1,
-                "metrics": [{"name": "errors", "errorRate": {"maxPercent": 5}}],
-            },
-            **({"inputs": {"tensors": [TENSOR]}} | spec),
-        )
+        usual = {"rollout": STEPS, "analysis": judged_by(ERRORS), "inputs": {"tensors": [TENSOR]}}
+        manifest = self.rollout.manifest(version, **(usual | spec))
         manifest["spec"]["template"] = {
             "spec": {
                 "containers": [
@@ -206,11 +208,7 @@ def test_a_killed_model_costs_no_answer_while_the_fallback_stands(served: Served
 
 
 def test_a_version_whose_predictions_shift_is_rolled_back(served: Served) -> None:
-    analysis = {
-        "prometheus": {"address": PROMETHEUS},
-        "intervalSeconds": 1,
-        "metrics": [{"name": "scores", "drift": {"prediction": "score"}}],
-    }
+    analysis = judged_by({"name": "scores", "drift": {"prediction": "score"}})
 
     def release(version: str, mean: float) -> None:
         served.release(version, mean, predictions=[SCORE], analysis=analysis)
