@@ -22,6 +22,7 @@ from crossfade.names import NamespacedName
 from crossfade.sidecar.config import Config, Observed, read_config
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.messages import Request
+from crossfade.sidecar.recording import DIRECTORY
 from crossfade.workload import render
 from crossfade.workload.sidecar import (
     Injection,
@@ -473,6 +474,18 @@ def test_a_recording_is_told_as_it_is_written() -> None:
     plain = told_by(spec(recording={})).recording
     assert plain is not None
     assert (plain.percent, plain.keep, plain.mask) == (1, 500, ())
+
+
+def test_recordings_have_a_bounded_volume_over_restarts_of_the_container() -> None:
+    template = pod_of(proxied(recording={"maxBytes": 65_536, "keep": 10}))
+    (mount,) = (m for m in sidecar_of(template)["volumeMounts"] if m["mountPath"] == str(DIRECTORY))
+    assert "readOnly" not in mount
+    limit = str(2 * 65_536 + 10 * 4096)
+    volume = {"name": mount["name"], "emptyDir": {"sizeLimit": limit}}
+    assert volume in template["spec"]["volumes"]
+    without = pod_of(proxied())
+    assert mount not in sidecar_of(without)["volumeMounts"]
+    assert mount["name"] not in [v["name"] for v in without["spec"]["volumes"]]
 
 
 def test_what_stable_was_told_is_read_from_its_deployment() -> None:

@@ -236,7 +236,7 @@ class Recording(ApiModel):
     """The share of requests that are recorded, in percent."""
     keep: Annotated[int, Field(ge=1, le=100_000)] = 500
     """Each pod keeps the newest so many."""
-    max_bytes: Annotated[int, Field(ge=65_536, le=1_073_741_824)] = 16 * 1024 * 1024
+    max_bytes: Annotated[int, Field(ge=65_536, le=1_073_741_824)] = 4 * 1024 * 1024
     """All that a pod keeps takes at most so many bytes of its memory."""
     mask: Annotated[list[JsonPath], Field(min_length=1, max_length=64)] | None = None
     """Where private values are in requests and answers (RFC 9535); each match is replaced by

@@ -121,7 +121,7 @@ class Recording(Part, frozen=True):
     percent: float = 1.0
     keep: int = 500
     """The newest so many are kept."""
-    max_bytes: int = 16 * 1024 * 1024
+    max_bytes: int = 4 * 1024 * 1024
     """All of them together take at most so many bytes."""
     mask: tuple[str, ...] = ()
     """JSONPaths (RFC 9535), in request and answer: every match is replaced by "***"."""

@@ -29,12 +29,24 @@ if TYPE_CHECKING:
 
 CONFIG_VOLUME: Final = SIDECAR
 NO_TOKEN_VOLUME: Final = f"{SIDECAR}-no-token"
+RECORDINGS_VOLUME: Final = f"{SIDECAR}-recordings"
+OWN_VOLUMES: Final = frozenset({CONFIG_VOLUME, NO_TOKEN_VOLUME, RECORDINGS_VOLUME})
+
 CONFIG_DIRECTORY: Final = "/etc/crossfade"
 CONFIG_FILE: Final = "sidecar.json"
 
 TOKEN_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 """Where a pod's token is mounted into each container, unless something is mounted there already
 (Kubernetes, plugin/pkg/admission/serviceaccount/admission.go, mountServiceAccountToken)."""
+
+RECORDINGS_DIRECTORY: Final = "/var/run/crossfade/recordings"
+"""Where the sidecar keeps its recordings (``sidecar/recording.py``), over restarts of itself."""
+
+RECORDINGS_OVERHEAD: Final = 2
+"""How much larger recordings may be as YAML than as bytes: 1.4 times was seen."""
+
+CASE_BYTES: Final = 4096
+"""What a recording takes beside its bodies on a disk, at most: a block."""
 
 USER: Final = 65532
 """The image's user (Dockerfile). It is written out, since a pod's own may be root."""
@@ -79,7 +91,7 @@ def check(owner: NamespacedName, spec: ModelDeploymentSpec, injection: Injection
             " variable CROSSFADE_SIDECAR_IMAGE of the operator's Deployment to the operator's image"
         )
     for volume in spec.template["spec"].get("volumes") or ():
-        if isinstance(volume, dict) and volume.get("name") in {CONFIG_VOLUME, NO_TOKEN_VOLUME}:
+        if isinstance(volume, dict) and volume.get("name") in OWN_VOLUMES:
             raise InvalidSpecError(
                 f"spec.template.spec.volumes: the name {volume['name']} is taken by the sidecar"
             )
@@ -170,7 +182,7 @@ def add_sidecar(template: Manifest, told: Config, resources: Any, injection: Inj
             f"{SCRAPE}path": "/metrics",
         }
     pod = template["spec"]
-    pod["volumes"] = [*(pod.get("volumes") or ()), *_volumes()]
+    pod["volumes"] = [*(pod.get("volumes") or ()), *_volumes(told)]
     container = _container(told, resources, injection.image)
     if injection.is_native:
         native = {**container, "restartPolicy": "Always"}
@@ -181,6 +193,12 @@ def add_sidecar(template: Manifest, told: Config, resources: Any, injection: Inj
 
 def _container(told: Config, resources: Any, image: str) -> Manifest:
     admin = {"port": SIDECAR_ADMIN_PORT, "scheme": "HTTP"}
+    mounts = [
+        {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY, "readOnly": True},
+        {"name": NO_TOKEN_VOLUME, "mountPath": TOKEN_DIRECTORY, "readOnly": True},
+    ]
+    if told.recording is not None:
+        mounts.append({"name": RECORDINGS_VOLUME, "mountPath": RECORDINGS_DIRECTORY})
     return {
         "name": SIDECAR,
         "image": image,
@@ -211,22 +229,23 @@ def _container(told: Config, resources: Any, image: str) -> Manifest:
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumeMounts": [
-            {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY, "readOnly": True},
-            {"name": NO_TOKEN_VOLUME, "mountPath": TOKEN_DIRECTORY, "readOnly": True},
-        ],
+        "volumeMounts": mounts,
     }
 
 
-def _volumes() -> list[Manifest]:
+def _volumes(told: Config) -> list[Manifest]:
     field = {"fieldPath": f"metadata.annotations['{ANNOTATION_SIDECAR}']"}
-    return [
+    volumes: list[Manifest] = [
         {
             "name": CONFIG_VOLUME,
             "downwardAPI": {"items": [{"path": CONFIG_FILE, "fieldRef": field}]},
         },
         {"name": NO_TOKEN_VOLUME, "emptyDir": {}},
     ]
+    if told.recording is not None:
+        limit = RECORDINGS_OVERHEAD * told.recording.max_bytes + told.recording.keep * CASE_BYTES
+        volumes.append({"name": RECORDINGS_VOLUME, "emptyDir": {"sizeLimit": str(limit)}})
+    return volumes
 
 
 def _template(deployment: Manifest | None) -> Manifest:
