@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,9 +17,14 @@ from crossfade.errors import MetricSourceError
 from crossfade.evidence.rules import odds
 from crossfade.evidence.verdicts import Evidence, MetricAnswer, Verdict
 from crossfade.metrics.analyst import Analyst, Arm, Subject
-from crossfade.metrics.batching import MAX_ROLLOUT_SECONDS
+from crossfade.metrics.batching import MOST_SAMPLES, Room
 from crossfade.metrics.endpoints import Endpoint
-from crossfade.metrics.folds import LOOK_BACK_SECONDS
+from crossfade.metrics.folds import (
+    FIRST_PORTION_SECONDS,
+    LOOK_BACK_SECONDS,
+    PORTION_SAMPLES,
+    SAMPLES_PER_SECOND,
+)
 from crossfade.metrics.prometheus import RawSeries, RefusedError
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst, log_needed
 from crossfade.metrics.selectors import parse_selector
@@ -230,13 +237,40 @@ async def test_reads_only_what_is_new(world: World) -> None:
     assert max(windows) < 11_000
 
 
-async def test_reads_a_long_rollout_again_hour_by_hour(world: World) -> None:
+async def test_reads_a_long_rollout_again_in_portions(world: World) -> None:
+    """They get longer while there are few samples."""
     for hour in range(1, 4):
         world.scrape(hour * 3600, CANARY, 20 + hour)
         world.scrape(hour * 3600, STABLE, 1180 + hour, 500)
     answer = await world.look(3 * 3600 + 1)
     assert counted(answer) == ("23", "183")
-    assert len(world.prom.queries) == 8
+    seconds = [seconds_asked(query) for query in world.prom.queries]
+    assert seconds[::2] == seconds[1::2] == [60, 240, 960, 3600, 3600, 2641]
+
+
+async def test_reads_many_samples_in_short_portions_and_finds_the_same_again() -> None:
+    """So a restart needs no more memory the older a rollout is, and judges to the last digit."""
+    world, rng = World(), random.Random(1)
+    counts = dict.fromkeys(((pod, i) for pod in (STABLE, CANARY) for i in range(40)), 0)
+    subject = subject_of({"name": "errors", "errorRate": {"worseThanStable": {}}})
+    for second in range(-300, 601):
+        for pod, i in counts:
+            if pod == STABLE or second > 0:
+                counts[pod, i] += rng.randrange(3)
+            at = {"namespace": "ml", "pod": pod, "path": str(i)}
+            world.prom.sample(second, counts[pod, i], "total", code="500" if i < 4 else "200", **at)
+        if second > 0 and second % 5 == 0:
+            answer = await world.look(second + 0.2, subject)
+    world.prom.queries.clear()
+    assert await world.look(600.2, subject, world.fresh()) == answer
+    assert answer.verdict is Verdict.HEALTHY
+    seconds = [seconds_asked(query) for query in world.prom.queries]
+    assert sum(seconds[::2]) == pytest.approx(600.2 + LOOK_BACK_SECONDS)
+    assert max(seconds) * len(counts) <= 1.2 * PORTION_SAMPLES
+
+
+def seconds_asked(query: str) -> float:
+    return int(query.rpartition("[")[2].removesuffix("ms]")) / 1000
 
 
 async def test_says_when_no_series_is_there() -> None:
@@ -307,7 +341,8 @@ async def test_forgets(world: World) -> None:
     world.prom.queries.clear()
     world.analyst.forget(subject_of().key)
     assert counted(await world.look(10.2)) == ("20", "180")
-    assert all(q.endswith("[310200ms]") for q in world.prom.queries), "all is read again"
+    seconds = [seconds_asked(query) for query in world.prom.queries]
+    assert sum(seconds[::2]) == pytest.approx(10.2 + LOOK_BACK_SECONDS), "all is read again"
 
 
 async def test_judges_alone_in_probation(world: World) -> None:
@@ -325,7 +360,7 @@ async def test_asks_one_query_for_fifty_rollouts() -> None:
             world.scrape(second, f"m{i}-bbb-5c6b-q8q9", max(second, 0) * (i + 1))
     now = SINCE + timedelta(seconds=10.2)
     answers = await asyncio.gather(*(world.analyst.look(s, now) for s in subjects))
-    assert len(world.prom.queries) == 2
+    assert len(world.prom.queries) == 2 * 3, "for each portion"
     assert [counted(a[0])[0] for a in answers] == [str((i + 1) * 10) for i in range(50)]
 
 
@@ -338,8 +373,8 @@ async def test_a_thousand_rollouts_are_one_query_a_selector_once_they_read_on() 
             world.scrape(second, f"m{i}-aaa-5c6b-q8q9", 1000 + second)
             world.scrape(second, f"m{i}-bbb-5c6b-q8q9", max(second, 0) * (i + 1))
 
-    async def look(second: float) -> list[tuple[int, float]]:
-        """Return how many rollouts are in each query, and over how many seconds it asks."""
+    async def look(second: float) -> dict[float, int]:
+        """Return how many queries there are of each number of seconds."""
         world.prom.queries.clear()
         now = SINCE + timedelta(seconds=second)
         answers = await asyncio.gather(*(world.analyst.look(s, now) for s in subjects))
@@ -347,20 +382,22 @@ async def test_a_thousand_rollouts_are_one_query_a_selector_once_they_read_on() 
         assert [counted(a[0])[0].replace(",", "") for a in answers] == [
             str((i + 1) * judged) for i in range(rollouts)
         ]
-        for selector in ("total{namespace", 'total{code="500"'):
-            asked = [m for q in world.prom.queries if q.startswith(selector)
+        queries: dict[float, list[str]] = {}
+        for query in world.prom.queries:
+            queries.setdefault(seconds_asked(query), []).append(query)
+        for selector, (seconds, some) in itertools.product(
+            ("total{namespace", 'total{code="500"'), queries.items()
+        ):
+            asked = [m for q in some if q.startswith(selector)
                      for m in re.findall(r"\bm\d+-bbb-", q)]  # fmt: skip
-            assert len(asked) == len(set(asked)) == rollouts
-        return [
-            (len(re.findall(r"\bm\d+-bbb-", q)), int(q.rpartition("[")[2][:-3]) / 1000)
-            for q in world.prom.queries
-        ]
+            assert len(asked) == len(set(asked)) == rollouts, seconds
+        return {seconds: len(some) for seconds, some in queries.items()}
 
     first = await look(10.2)
-    most = int(MAX_ROLLOUT_SECONDS / (10.2 + LOOK_BACK_SECONDS))
-    assert max(first) == (most, 10.2 + LOOK_BACK_SECONDS)
-    assert len(first) == 2 * math.ceil(rollouts / most)
-    assert await look(15.2) == [(rollouts, 15.2)] * 2
+    together = int(MOST_SAMPLES / (FIRST_PORTION_SECONDS * SAMPLES_PER_SECOND))
+    assert list(first) == [60, 240, 10.2]
+    assert first[60] == 2 * math.ceil(rollouts / together)
+    assert await look(15.2) == {15.2: 2}
 
 
 async def test_a_failed_common_query_fails_all_who_asked(world: World) -> None:
@@ -613,3 +650,54 @@ async def test_refuses_a_placeholder_that_cannot_be_filled(
 async def test_a_metric_of_no_kind_is_unavailable(world: World) -> None:
     for metric in ({"name": "none"}, {"name": "open", "errorRate": {}}):
         assert (await world.look(5, subject_of(metric))).verdict is Verdict.UNAVAILABLE
+
+
+async def test_a_room_lets_in_only_what_fits_and_in_the_order_of_coming() -> None:
+    room, inside = Room(10), []
+    leave = {name: asyncio.Event() for name in "abcd"}
+
+    async def visit(name: str, size: int) -> None:
+        async with room.taken(size):
+            inside.append(name)
+            await leave[name].wait()
+        inside.remove(name)
+
+    visits = [asyncio.create_task(visit(*one)) for one in (("a", 4), ("b", 6), ("c", 99), ("d", 1))]
+    await settled()
+    assert inside == ["a", "b"]
+    leave["a"].set()
+    await settled()
+    assert inside == ["b"], "c takes all of it, and d came later"
+    leave["b"].set()
+    await settled()
+    assert inside == ["c"]
+    leave["c"].set()
+    leave["d"].set()
+    await asyncio.gather(*visits)
+
+
+async def test_who_gives_up_takes_no_room() -> None:
+    room, inside = Room(10), []
+
+    async def visit(name: str, size: int, leave: asyncio.Event) -> None:
+        async with room.taken(size):
+            inside.append(name)
+            await leave.wait()
+
+    never, now = asyncio.Event(), asyncio.Event()
+    now.set()
+    first = asyncio.create_task(visit("first", 10, never))
+    waiting = asyncio.create_task(visit("waiting", 10, never))
+    last = asyncio.create_task(visit("last", 10, now))
+    await settled()
+    waiting.cancel()
+    await settled()
+    first.cancel()
+    await last
+    assert inside == ["first", "last"]
+
+
+async def settled() -> None:
+    """Let every task go on as far as it can."""
+    for _ in range(5):
+        await asyncio.sleep(0)

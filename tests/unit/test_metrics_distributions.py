@@ -16,7 +16,9 @@ from typing_extensions import override
 from crossfade.errors import ClusterError
 from crossfade.evidence.verdicts import MetricAnswer, Verdict
 from crossfade.metrics.analyst import Arm, Subject
+from crossfade.metrics.arms import HISTOGRAM_WEIGHS
 from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.folds import PORTION_SAMPLES
 from crossfade.metrics.prometheus import RawSeries
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from tests.unit.test_metrics_analyst import CANARY, SINCE, STABLE, START, FakeProm, Secrets
@@ -331,7 +333,8 @@ async def test_only_the_kind_that_is_there_is_asked_for_once_it_is_known() -> No
     for second in range(21):
         world.native(second, STABLE, custom(EVEN))
     await world.look(5, subject)
-    assert len(world.prom.queries) == 2
+    names = [query.partition("{")[0] for query in world.prom.queries]
+    assert names == ["score", "score_bucket"] * 3, "in each portion"
     for second in range(6, 21):
         world.native(second, CANARY, custom(EVEN))
     await world.look(10, subject)
@@ -340,25 +343,27 @@ async def test_only_the_kind_that_is_there_is_asked_for_once_it_is_known() -> No
     assert [query.partition("{")[0] for query in world.prom.queries] == ["score"]
 
 
-async def test_an_hour_of_native_histograms_is_asked_for_in_pieces() -> None:
+async def test_the_past_of_native_histograms_is_asked_for_in_shorter_portions() -> None:
+    """Each is as large as many samples."""
     world = World()
     subject = subject_of(SCORES)
-    for second in range(-120, 2001, 20):
+    for second in range(-300, 1501):
         world.native(second, STABLE, custom(EVEN))
         if second >= 0:
             world.native(second, CANARY, custom(EVEN))
-    for second in range(20, 2000, 300):
+    for second in range(20, 1500, 100):
         await world.look(second, subject)
-    answer = await world.look(2000.2, subject)
+    answer = await world.look(1500.2, subject)
     assert answer.message.startswith("PSI 0 from stable")
     world.prom.queries.clear()
-    assert await world.look(2000.2, subject, world.fresh()) == answer
-    windows = [
-        int(query.rpartition("[")[2].removesuffix("ms]"))
+    assert await world.look(1500.2, subject, world.fresh()) == answer
+    seconds = [
+        int(query.rpartition("[")[2].removesuffix("ms]")) / 1000
         for query in world.prom.queries
         if query.startswith("score{")
     ]
-    assert windows == [600_000, 600_000, 600_000, 500_200]
+    assert sum(seconds) == pytest.approx(1800.2)
+    assert max(seconds[3:]) * 2 * HISTOGRAM_WEIGHS <= 1.1 * PORTION_SAMPLES
 
 
 async def test_one_pod_with_the_one_kind_and_one_with_the_other_are_refused() -> None:

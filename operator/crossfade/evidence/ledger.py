@@ -15,7 +15,7 @@ still get something is gone through again, from a checkpoint before it.
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, Self, TypeVar
@@ -201,7 +201,7 @@ class Ledger(Generic[T]):
         self._has_stable = has_stable
         self._checkpoints = [_Checkpoint(0, tests)]
         self._open: dict[int, _OpenCell] = {}
-        self._answers: deque[tuple[int, int]] = deque()
+        self._answers, self._answered_at = array("q"), array("q")
         self._answered_since: int | None = None
         self._answered = 0
 
@@ -219,17 +219,17 @@ class Ledger(Generic[T]):
                 self._compare_from(one.end)
             requests = one.adds.get(REQUESTS, 0) * one.amount
             if one.side is Side.CANARY and requests:
-                self._answers.append((one.end, requests))
+                self._answered_at.append(one.end)
+                self._answers.append(requests)
                 if self._answered_since is not None and one.end > self._answered_since:
                     self._answered += requests
+        self._advance(self._horizon())
 
     def standing(self) -> T:
         """Return the tests with all that the samples so far say."""
-        horizon = self._horizon()
-        self._advance(horizon)
         latest = self._checkpoints[-1]
         tests = latest.tests.copy()
-        self._take(tests, latest.before, None, horizon)
+        self._take(tests, latest.before, None, self._horizon())
         return tests
 
     def seen(self) -> Seen:
@@ -241,21 +241,29 @@ class Ledger(Generic[T]):
             stable_is_scraped=self.fold.covered_by(Side.STABLE) is not None,
         )
 
+    def count_from(self, since: int) -> None:
+        """Count the canary's requests from a time on; of older answers only some are kept."""
+        if since != self._answered_since:
+            every = zip(self._answered_at, self._answers, strict=True)
+            self._answered_since = since
+            self._answered = sum(n for end, n in every if end > since)
+        oldest = (self.fold.newest() or 0) - ANSWERS_KEPT_MS
+        old = 0
+        while old < len(self._answers) and self._answered_at[old] < oldest:
+            old += 1
+        del self._answers[:old], self._answered_at[:old]
+
     def answered(self, since: int) -> int:
         """Return the canary's requests by samples after a time, as far as they are judged.
 
         The first of them may tell of requests from up to one scrape interval before it.
         """
-        if since != self._answered_since:
-            self._answered_since = since
-            self._answered = sum(n for end, n in self._answers if end > since)
-        newest = self.fold.newest() or 0
-        while self._answers and self._answers[0][0] < newest - ANSWERS_KEPT_MS:
-            self._answers.popleft()
+        self.count_from(since)
         horizon = self._horizon()
         if horizon is None:
             return self._answered
         known = max(horizon, since)
+        newest = self.fold.newest() or 0
         unknown = 0
         for number in range(known // CELL_MS, newest // CELL_MS + 1):
             if number in self._open:
@@ -286,24 +294,30 @@ class Ledger(Generic[T]):
         if newest is None:
             return
         known = min(t for t in (covered, horizon, newest) if t is not None) // CELL_MS
-        latest = self._checkpoints[-1]
-        if known > latest.before:
-            kept = self._checkpoints[-2].before if len(self._checkpoints) > 1 else None
-            if kept is not None and latest.before - kept < CHECKPOINT_CELLS:
-                self._checkpoints.pop()
-                tests = latest.tests
-            else:
-                tests = latest.tests.copy()
-            self._take(tests, latest.before, known, horizon)
-            self._checkpoints.append(_Checkpoint(known, tests))
-        sealed_before = self._checkpoints[0].before
         sealed = (newest - SEAL_AFTER_MS) // CELL_MS
+        self._check(min(sealed, known), horizon)
+        self._check(known, horizon)
+        sealed_before = self._checkpoints[0].before
         while len(self._checkpoints) > 1 and self._checkpoints[1].before <= sealed:
             self._checkpoints.pop(0)
         before = self._checkpoints[0].before
         if before != sealed_before:
             for number in [k for k in self._open if k < before]:
                 del self._open[number]
+
+    def _check(self, number: int, horizon: int | None) -> None:
+        """Set a checkpoint before a cell, if there is none as late."""
+        latest = self._checkpoints[-1]
+        if number <= latest.before:
+            return
+        kept = self._checkpoints[-2].before if len(self._checkpoints) > 1 else None
+        if kept is not None and latest.before - kept < CHECKPOINT_CELLS:
+            self._checkpoints.pop()
+            tests = latest.tests
+        else:
+            tests = latest.tests.copy()
+        self._take(tests, latest.before, number, horizon)
+        self._checkpoints.append(_Checkpoint(number, tests))
 
     def _take(self, tests: T, start: int, end: int | None, horizon: int | None) -> None:
         latest = (self.fold.newest() or 0) // CELL_MS + 1 if end is None else end

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from crossfade.errors import InvalidSpecError, MetricSourceError
 from crossfade.evidence.counters import Side
@@ -20,10 +20,20 @@ from crossfade.names import NamespacedName, child_name
 Owner = tuple[Side, str]
 """The side, and the pod (or the exporter) that counts."""
 
+_Labels = tuple[tuple[str, str], ...]
+"""As they came, in whatever order."""
 
-PIECE_SECONDS: Final = 600.0
-"""The most of a native histogram that one query reads. At a scrape each second and 60 buckets, as
-measured, an hour of two pods is 32 MB of JSON, which may take longer than ``timeoutSeconds``."""
+HISTOGRAM_WEIGHS: Final = 50
+"""A native histogram is as large as so many samples of counters."""
+
+
+class Row(NamedTuple):
+    """A series that is one of the versions'."""
+
+    owner: Owner
+    key: str
+    """What it is: its selector, name and labels."""
+    series: RawSeries
 
 
 class Arms:
@@ -42,6 +52,7 @@ class Arms:
         self._place = join.place or Place(join.pod_label, "{child}-")
         self._marks = {side: _mark(self._place, key, arm) for side, arm in arms.items()}
         self._versions = {arm.version: side for side, arm in arms.items()}
+        self._known: dict[Selector, dict[_Labels, tuple[Owner, str] | None]] = {}
         if join.version_label is not None and len(self._versions) < len(arms):
             raise InvalidSpecError(
                 f"both versions are called {canary.version}, so the label {join.version_label} "
@@ -62,6 +73,25 @@ class Arms:
             self._key.namespace,
         )
         return Question(endpoint, of, pods, start, end)
+
+    def rows(self, of: Selector, answer: Sequence[RawSeries]) -> list[Row]:
+        """Return the series of an answer that are one of the versions'.
+
+        Whose one is, is found out once: a look sees the same labels as the look before it.
+        """
+        known = self._known.setdefault(of, {})
+        rows = []
+        for series in answer:
+            labels = tuple(series.labels.items())
+            try:
+                mine = known[labels]
+            except KeyError:
+                owner = self.owner(series)
+                mine = (owner, f"{of}\0{identity(series)}") if owner is not None else None
+                known[labels] = mine
+            if mine is not None:
+                rows.append(Row(*mine, series))
+        return rows
 
     def owner(self, series: RawSeries) -> Owner | None:
         """Return who counts a series; None: it is nobody's."""
@@ -90,7 +120,12 @@ def _mark(place: Place, key: NamespacedName, arm: Arm) -> str:
     return place.mark.format(namespace=key.namespace, child=child)
 
 
-@dataclass(frozen=True, slots=True)
+def _nothing_known(owner: Owner, key: str) -> int:
+    del owner, key
+    return -1
+
+
+@dataclass(slots=True)
 class Portion:
     """A span of time of which the samples are read."""
 
@@ -100,39 +135,34 @@ class Portion:
     start: float
     """Samples after this are wanted, in seconds."""
     end: float
+    known: Callable[[Owner, str], int] = _nothing_known
+    """Gives the time in milliseconds up to which the samples of a series are known."""
+    samples: int = 0
+    """How many were read."""
 
-    async def series(self, of: Selector) -> list[tuple[Owner, RawSeries]]:
-        """Return the series of a selector that are one of the versions', and whose each is.
-
-        Raises:
-            MetricSourceError: there is no usable answer.
-        """
-        return await self._between(of, self.start, self.end)
-
-    async def histograms(self, of: Selector) -> list[tuple[Owner, RawSeries]]:
-        """Return the native histograms of a selector, as :meth:`series` does.
-
-        One sample may be as large as a hundred counters, so a long portion is asked for in pieces,
-        and a series may come in several, one after another in the order of time.
+    async def series(self, of: Selector) -> list[Row]:
+        """Return the series of a selector that are one of the versions'.
 
         Raises:
             MetricSourceError: there is no usable answer.
         """
-        rows: list[tuple[Owner, RawSeries]] = []
-        start = self.start
-        while start < self.end:
-            end = min(start + PIECE_SECONDS, self.end)
-            rows += [row for row in await self._between(of, start, end) if row[1].histograms]
-            start = end
+        question = self.arms.question(self.endpoint, of, self.start, self.end)
+        rows = self.arms.rows(of, await self.batcher.samples(question))
+        for _, _, one in rows:
+            self.samples += len(one.values) + HISTOGRAM_WEIGHS * len(one.histograms)
         return rows
 
-    async def _between(
-        self, of: Selector, start: float, end: float
-    ) -> list[tuple[Owner, RawSeries]]:
-        question = self.arms.question(self.endpoint, of, start, end)
-        answer = await self.batcher.samples(question)
-        owned = ((self.arms.owner(one), one) for one in answer)
-        return [(owner, one) for owner, one in owned if owner is not None]
+    async def histograms(self, of: Selector) -> list[Row]:
+        """Return the native histograms of a selector, as :meth:`series` does."""
+        return [row for row in await self.series(of) if row.series.histograms]
+
+    def news(self, row: Row) -> list[tuple[int, float]]:
+        """Return the samples that are not known yet, with times in milliseconds.
+
+        Raises:
+            MetricSourceError: a value is no number.
+        """
+        return parse_samples(row.series.values, self.known(row.owner, row.key))
 
 
 def identity(series: RawSeries, but: str = "") -> str:
@@ -140,16 +170,23 @@ def identity(series: RawSeries, but: str = "") -> str:
     return "\0".join(f"{k}\0{v}" for k, v in sorted(series.labels.items()) if k != but)
 
 
-def parse_samples(values: Sequence[tuple[float, str]]) -> list[tuple[int, float]]:
-    """Return samples with times in milliseconds.
+def parse_samples(values: Sequence[tuple[float, str]], after: int = -1) -> list[tuple[int, float]]:
+    """Return samples with times in milliseconds, those after a time.
 
     Raises:
         MetricSourceError: a value is no number.
     """
+    news = []
     try:
-        return [(round(at * 1000), float(text)) for at, text in values]
+        for at, text in reversed(values):
+            time = round(at * 1000)
+            if time <= after:
+                break
+            news.append((time, float(text)))
     except (TypeError, ValueError) as e:
         raise MetricSourceError("Prometheus gave a value that is no number") from e
+    news.reverse()
+    return news
 
 
 def names_of(owners: set[Owner]) -> str:

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from crossfade.metrics.endpoints import Endpoint
@@ -25,8 +28,9 @@ GATHER_SECONDS: Final = 0.02
 MAX_TOGETHER: Final = 1000
 """Rollouts in one query."""
 
-MAX_ROLLOUT_SECONDS: Final = 20_000
-"""Rollouts times seconds in one query: the first look of a restarted operator reads minutes."""
+MOST_SAMPLES: Final = 300_000
+"""Samples that are read at a time, about 250 bytes each: the first look of a restarted operator
+reads hours. A look on at a thousand rollouts scraped each second is 40,000 series of 3."""
 
 MAX_REGEX: Final = 100_000
 """Characters of the pods' regular expression. It is sent in a body (POST), not in an address."""
@@ -73,11 +77,46 @@ class _Batch:
 _Key = tuple[Endpoint, Selector, str, str, str | None, int]
 
 
+class Room:
+    """Lets in only so much at a time, first come, first served."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def taken(self, size: int) -> AsyncIterator[None]:
+        """Hold a part of the room; what is larger than the room takes all of it."""
+        size = min(size, self._size)
+        let_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, let_in))
+        self._let_in()
+        try:
+            await let_in
+            yield
+        finally:
+            if let_in.done() and not let_in.cancelled():
+                self._free += size
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting:
+            size, let_in = self._waiting[0]
+            if not let_in.done():  # one that is given up leaves the queue
+                if size > self._free:
+                    return
+                self._free -= size
+                let_in.set_result(None)
+            self._waiting.popleft()
+
+
 class Batcher:
     """Collects questions, asks them together and splits the answers."""
 
     def __init__(self, prom: Prom) -> None:
         """Ask ``prom``."""
+        self.room = Room(MOST_SAMPLES)
+        """Whoever asks holds as much of it as samples are expected, until they are used up."""
         self._prom = prom
         self._waiting: dict[_Key, _Batch] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -136,12 +175,10 @@ def _key(question: Question) -> _Key:
 def _chunks(waiting: Sequence[_Asked]) -> Iterable[list[_Asked]]:
     chunk: list[_Asked] = []
     length = 0
-    reach = max((question.end - question.start for question, _ in waiting), default=0.0)
-    most = max(min(MAX_TOGETHER, int(MAX_ROLLOUT_SECONDS / max(reach, 1.0))), 1)
     for one in waiting:
         pods = one[0].pods
         size = sum(len(mark) + 1 for mark in pods.marks) if pods else 0
-        if chunk and (len(chunk) == most or length + size > MAX_REGEX):
+        if chunk and (len(chunk) == MAX_TOGETHER or length + size > MAX_REGEX):
             yield chunk
             chunk, length = [], 0
         chunk.append(one)
@@ -178,7 +215,7 @@ def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawS
     A mark ends with a revision, so only marks whose last word is in the value are looked at.
     """
     shares: list[list[RawSeries]] = [[] for _ in questions]
-    owners: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    owners: dict[tuple[str, str], list[tuple[str, list[RawSeries]]]] = {}
     for i, question in enumerate(questions):
         pods = question.pods
         if pods is None:
@@ -186,20 +223,24 @@ def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawS
             continue
         namespace = pods.namespace if pods.namespace_label is not None else ""
         for mark in pods.marks:
-            owners.setdefault((namespace, _WORD.findall(mark)[-1]), []).append((mark, i))
+            owners.setdefault((namespace, _words(mark)[-1]), []).append((mark, shares[i]))
     how = questions[0].pods
     if how is None:
         return shares
-    known: dict[tuple[str, str], set[int]] = {}
+    known: dict[tuple[str, str], list[list[RawSeries]]] = {}
     for series in answer:
         namespace = series.labels.get(how.namespace_label, "") if how.namespace_label else ""
         value = series.labels.get(how.label, "")
-        mine = known.get((namespace, value))
-        if mine is None:
-            words = set(_WORD.findall(value))
-            near = [at for word in words for at in owners.get((namespace, word), ())]
-            mine = {i for mark, i in near if marked(value, mark, how.before)}
-            known[namespace, value] = mine
-        for i in mine:
-            shares[i].append(series)
+        theirs = known.get((namespace, value))
+        if theirs is None:
+            near = [one for word in {*_words(value)} for one in owners.get((namespace, word), ())]
+            marks = {id(share): share for mark, share in near if marked(value, mark, how.before)}
+            theirs = known[namespace, value] = list(marks.values())
+        for share in theirs:
+            share.append(series)
     return shares
+
+
+@lru_cache(maxsize=10_000)
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
 from typing_extensions import override
@@ -17,7 +17,7 @@ from crossfade.evidence.rates import Limits, RateTests
 from crossfade.evidence.rules import Asked, evidence_of, judge
 from crossfade.evidence.verdicts import Counts, Forecast, MetricAnswer, Verdict
 from crossfade.metrics.analyst import Subject
-from crossfade.metrics.arms import Owner, Portion, identity, names_of, parse_samples
+from crossfade.metrics.arms import Owner, Portion, Row, names_of
 from crossfade.metrics.folds import Fold, Reading
 from crossfade.metrics.histograms import (
     Buckets,
@@ -28,7 +28,6 @@ from crossfade.metrics.histograms import (
     parse_native,
 )
 from crossfade.metrics.kinds import Kind, KindFinder
-from crossfade.metrics.prometheus import RawSeries
 from crossfade.metrics.sources import Plan, Slowness, Term
 
 FORECAST_MS: Final = 60_000
@@ -59,11 +58,8 @@ class CountersReading:
 
     async def read(self, portion: Portion) -> list[Series]:
         """See :class:`~crossfade.metrics.folds.Reading`."""
-        taken = []
-        for term in self._terms:
-            for owner, series in await portion.series(term.selector):
-                taken.append(counter(owner, term, series))
-        return taken
+        rows = [(term, row) for term in self._terms for row in await portion.series(term.selector)]
+        return counters(portion, rows)
 
     def forget(self) -> None:
         """See :class:`~crossfade.metrics.folds.Reading`."""
@@ -72,10 +68,14 @@ class CountersReading:
         """See :class:`~crossfade.metrics.folds.Reading`."""
 
 
-def counter(owner: Owner, term: Term, series: RawSeries) -> Series:
-    """Return a series of a term, as evidence takes it."""
-    key = f"{term.key}\0{identity(series)}"
-    return Series(*owner, key, term.adds, parse_samples(series.values))
+def counters(portion: Portion, rows: Iterable[tuple[Term, Row]]) -> list[Series]:
+    """Return what is new of the series of terms, as evidence takes it."""
+    taken = []
+    for term, row in rows:
+        news = portion.news(row)
+        if news:
+            taken.append(Series(*row.owner, row.key, term.adds, news))
+    return taken
 
 
 class LatencyReading:
@@ -116,26 +116,25 @@ class LatencyReading:
 
     async def read(self, portion: Portion) -> list[Series]:
         """See :class:`~crossfade.metrics.folds.Reading`."""
-        native: list[tuple[Owner, RawSeries]] = []
-        classic: list[tuple[Owner, Term, RawSeries]] = []
+        native: list[Row] = []
+        classic: list[tuple[Term, Row]] = []
         asked = self._kinds.asked
         if Kind.NATIVE in asked:
             native = await portion.histograms(self._base)
         if Kind.CLASSIC in asked:
             for term in self._terms:
-                for owner, series in await portion.series(term.selector):
-                    classic.append((owner, term, series))
+                classic += [(term, row) for row in await portion.series(term.selector)]
         owners = {
-            Kind.NATIVE: {owner for owner, _ in native},
-            Kind.CLASSIC: {owner for owner, _, _ in classic},
+            Kind.NATIVE: {row.owner for row in native},
+            Kind.CLASSIC: {row.owner for _, row in classic},
         }
         kind = self._kinds.find(owners, portion.arms.sides)
         if kind is Kind.NATIVE:
             return self._read_native(native)
         self._kind = kind
-        for owner, term, _ in classic:
-            (self._bordered if term.bad < 0 else self._counted).add(owner)
-        return [counter(owner, term, series) for owner, term, series in classic]
+        for term, row in classic:
+            (self._bordered if term.bad < 0 else self._counted).add(row.owner)
+        return counters(portion, classic)
 
     def forget(self) -> None:
         """See :class:`~crossfade.metrics.folds.Reading`."""
@@ -152,7 +151,7 @@ class LatencyReading:
         if not lacking:
             return
         borders: set[float] = set()
-        for owner, series in await portion.series(self._base.suffixed("_bucket")):
+        for owner, _, series in await portion.series(self._base.suffixed("_bucket")):
             if owner in lacking:
                 borders.add(_number(series.labels.get("le", "")))
         raise MetricSourceError(self._lacking(names_of(lacking), borders))
@@ -163,10 +162,8 @@ class LatencyReading:
             return self._shape.at_or_above(self._border)
         return self._border
 
-    def _read_native(self, native: list[tuple[Owner, RawSeries]]) -> list[Series]:
-        rows = [
-            (owner, identity(series), parse_native(series.histograms)) for owner, series in native
-        ]
+    def _read_native(self, native: list[Row]) -> list[Series]:
+        rows = [(owner, key, parse_native(series.histograms)) for owner, key, series in native]
         for owner, _, samples in rows:
             for _, buckets in samples:
                 self._seen.add(owner, buckets)

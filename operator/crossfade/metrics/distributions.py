@@ -17,7 +17,7 @@ from crossfade.evidence.ledger import Seen
 from crossfade.evidence.rules import Asked
 from crossfade.evidence.verdicts import MetricAnswer
 from crossfade.metrics.analyst import Subject
-from crossfade.metrics.arms import Owner, Portion, identity, names_of, parse_samples
+from crossfade.metrics.arms import Owner, Portion, Row, identity, names_of, parse_samples
 from crossfade.metrics.folds import Fold, Reading
 from crossfade.metrics.histograms import (
     MAX_BUCKETS,
@@ -33,7 +33,6 @@ from crossfade.metrics.histograms import (
     parse_native,
 )
 from crossfade.metrics.kinds import Kind, KindFinder
-from crossfade.metrics.prometheus import RawSeries
 from crossfade.metrics.references import Reference
 from crossfade.metrics.selectors import Selector, parse_selector
 from crossfade.metrics.sources import drift_join
@@ -118,21 +117,23 @@ class LabelReading:
     async def read(self, portion: Portion) -> list[Series]:
         """See :class:`~crossfade.metrics.folds.Reading`."""
         rows = await portion.series(self._counter)
-        lacking = {owner for owner, series in rows if not series.labels.get(self._label)}
+        lacking = {row.owner for row in rows if not row.series.labels.get(self._label)}
         if lacking:
             raise MetricSourceError(
                 f"series of {self._counter.name} of {names_of(lacking)} lack the label "
                 f"{self._label}; drift.label names the label that holds the categories"
             )
         taken = []
-        for owner, series in rows:
-            value = series.labels[self._label]
-            samples = parse_samples(series.values)
-            self._sides.add(owner[0])
+        for row in rows:
+            self._sides.add(row.owner[0])
+            news = portion.news(row)
+            if not news:
+                continue
+            value = row.series.labels[self._label]
             sides = self._values.setdefault(value, set())
-            if any(count > 0 for _, count in samples):
-                sides.add(owner[0])
-            taken.append(Series(*owner, identity(series), part_adds(value), samples))
+            if any(count > 0 for _, count in news):
+                sides.add(row.owner[0])
+            taken.append(Series(*row.owner, row.key, part_adds(value), news))
         self._expect_categories()
         return taken
 
@@ -190,6 +191,8 @@ class HistogramReading:
         self._seen = BucketsSeen()
         self._seen.add(_BEFORE, (bucket for bucket, _ in self._counted))
         self._growing = Growing()
+        self._histograms: dict[str, str] = {}
+        """Which histogram a bucket's series is of."""
         self._known: tuple[Kind, Layout] | None = None
         self._categories: dict[Bucket, str] = {}
 
@@ -214,11 +217,11 @@ class HistogramReading:
             )
             for kind in self._kinds.asked
         }
-        owners = {kind: {owner for owner, _ in rows} for kind, rows in answers.items()}
+        owners = {kind: {row.owner for row in rows} for kind, rows in answers.items()}
         kind = self._kinds.find(owners, portion.arms.sides)
         if kind is None:
             return []
-        rows = _whole(kind, answers[kind])
+        rows = self._whole(kind, answers[kind])
         for owner, _, samples in rows:
             self._sides.add(owner[0])
             for _, buckets in samples:
@@ -237,6 +240,20 @@ class HistogramReading:
     async def check(self, portion: Portion) -> None:
         """See :class:`~crossfade.metrics.folds.Reading`."""
         _expect_stable(self._sides, self.names, portion)
+
+    def _whole(self, kind: Kind, rows: list[Row]) -> list[tuple[Owner, str, list[Sample]]]:
+        """Return the histograms: whose, which, and their new samples."""
+        if kind is Kind.NATIVE:
+            return [(owner, key, parse_native(one.histograms)) for owner, key, one in rows]
+        classic: dict[tuple[Owner, str], list[tuple[str, list[tuple[int, float]]]]] = {}
+        for owner, key, one in rows:
+            histogram = self._histograms.get(key)
+            if histogram is None:
+                histogram = self._histograms[key] = identity(one, but="le")
+            news = parse_samples(one.values, self._growing.known(histogram))
+            bucket = (one.labels.get("le", ""), news)
+            classic.setdefault((owner, histogram), []).append(bucket)
+        return [(owner, key, assemble_classic(one)) for (owner, key), one in classic.items()]
 
     def _settle(self, kind: Kind) -> None:
         """Find what is counted, by all that was seen.
@@ -278,19 +295,6 @@ class HistogramReading:
                 name = self._categories[bucket] = border_name(layout.border(bucket))
             parts[name] = parts.get(name, 0.0) + count
         return parts
-
-
-def _whole(
-    kind: Kind, rows: list[tuple[Owner, RawSeries]]
-) -> list[tuple[Owner, str, list[Sample]]]:
-    """Return the histograms: whose, which, and their samples."""
-    if kind is Kind.NATIVE:
-        return [(owner, identity(one), parse_native(one.histograms)) for owner, one in rows]
-    classic: dict[tuple[Owner, str], list[tuple[str, list[tuple[int, float]]]]] = {}
-    for owner, one in rows:
-        bucket = (one.labels.get("le", ""), parse_samples(one.values))
-        classic.setdefault((owner, identity(one, but="le")), []).append(bucket)
-    return [(owner, key, assemble_classic(one)) for (owner, key), one in classic.items()]
 
 
 def _borders_of(reference: Reference) -> dict[float, float]:

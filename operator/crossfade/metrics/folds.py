@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from datetime import datetime
@@ -23,7 +24,19 @@ LOOK_BACK_SECONDS: Final = 300.0
 Always from the same time, so that a restarted operator reads the same samples."""
 
 PORTION_SECONDS: Final = 3600.0
-"""The most that one query reads; a long rollout is read again hour by hour."""
+"""The most that one query reads: a long rollout is read again in portions, with as many samples."""
+
+FIRST_PORTION_SECONDS: Final = 60.0
+"""What is read first, when it is not known how many samples that is."""
+
+GROWTH: Final = 4
+"""How many times longer the next portion may be."""
+
+PORTION_SAMPLES: Final = 10_000
+"""How many samples a portion has, about."""
+
+SAMPLES_PER_SECOND: Final = 30.0
+"""What is expected at first: as many series, scraped each second."""
 
 LATENCY_WARMUP_SECONDS: Final = 30
 """The default of ``warmupSeconds`` for latency: caches fill, and code is compiled."""
@@ -88,7 +101,10 @@ class Fold(ABC, Generic[T]):
         self._has_stable = subject.stable is not None
         self._since = milliseconds(subject.since)
         self._warmup = 1000 * _warmup_seconds(metric)
-        self._first = self._from = subject.since.timestamp() - LOOK_BACK_SECONDS
+        self._first = math.floor(subject.since.timestamp() - LOOK_BACK_SECONDS)
+        self._from: float = self._first
+        self._portion_seconds = FIRST_PORTION_SECONDS
+        self._samples_per_second = SAMPLES_PER_SECOND
         self._layout = reading.layout
         self._ledger = self._empty()
 
@@ -103,32 +119,57 @@ class Fold(ABC, Generic[T]):
     def _empty(self) -> Ledger[T]:
         return Ledger(self._tests(), self._since, has_stable=self._has_stable, warmup=self._warmup)
 
-    async def catch_up(self, batcher: Batcher, endpoint: Endpoint, now: float) -> None:
+    async def catch_up(
+        self, batcher: Batcher, endpoint: Endpoint, now: datetime, in_force_at: datetime | None
+    ) -> None:
         """Read what was not read yet. When a query fails nothing of its portion is taken in.
+
+        In portions, each of which is folded before the next is asked for, so that what is in
+        memory does not grow with what is to be read. They meet at whole seconds: times are sent
+        in milliseconds, and what is rounded could leave out a sample. What the canary answered
+        is counted from ``in_force_at``.
 
         Raises:
             MetricSourceError: there is no usable answer.
         """
-        end = self._from
-        while end < now:
-            end = min(self._from + PORTION_SECONDS, now)
-            portion = Portion(batcher, endpoint, self._arms, self._from, end)
-            taken = await self._reading.read(portion)
-            before, self._layout = self._layout, self._reading.layout
-            if before != self._layout:
-                self._ledger = self._empty()
-                if before is not None and self._from != self._first:
-                    self._reading.forget()
-                    self._from = end = self._first
-                    continue
-            self._ledger.add(taken)
-            self._from = end
+        end, until = self._from, now.timestamp()
+        while end < until:
+            end = min(math.floor(self._from + self._portion_seconds), until)
+            async with batcher.room.taken(round((end - self._from) * self._samples_per_second)):
+                end = await self._read(batcher, endpoint, end)
+            if in_force_at is not None:
+                self._ledger.count_from(milliseconds(in_force_at))
         resume = self._ledger.fold.resume_at()
         self._from = max(self._first, end - LOOK_BACK_SECONDS)
         if resume is not None:
             self._from = resume / 1000
-        latest = Portion(batcher, endpoint, self._arms, now - LOOK_BACK_SECONDS, now)
+        latest = Portion(batcher, endpoint, self._arms, until - LOOK_BACK_SECONDS, until)
         await self._reading.check(latest)
+
+    async def _read(self, batcher: Batcher, endpoint: Endpoint, end: float) -> float:
+        """Read on up to ``end``, and return up to when all was read."""
+        known = self._ledger.fold.known
+        portion = Portion(batcher, endpoint, self._arms, self._from, end, known)
+        taken = await self._reading.read(portion)
+        self._measure(portion)
+        before, self._layout = self._layout, self._reading.layout
+        if before != self._layout:
+            self._ledger = self._empty()
+            if before is not None and self._from != self._first:
+                self._reading.forget()
+                self._from = self._first
+                return self._first
+        self._ledger.add(taken)
+        self._from = end
+        return end
+
+    def _measure(self, portion: Portion) -> None:
+        """Find how long the next portion may be, by how many samples this one had."""
+        seconds = portion.end - portion.start
+        self._samples_per_second = portion.samples / seconds
+        enough = seconds * PORTION_SAMPLES / max(portion.samples, 1)
+        longest = min(GROWTH * self._portion_seconds, PORTION_SECONDS)
+        self._portion_seconds = max(min(enough, longest), 1.0)
 
     def judge(self, subject: Subject, now: datetime, log_needed: float) -> MetricAnswer:
         """Give the answer on what was read."""

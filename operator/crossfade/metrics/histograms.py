@@ -304,6 +304,10 @@ class Growing:
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, dict[str, float], dict[str, float]]] = {}
 
+    def known(self, key: str) -> int:
+        """Return the time of a histogram's newest sample that was taken in; -1: none was."""
+        return self._known[key][0] if key in self._known else -1
+
     def series(
         self,
         owner: Owner,
@@ -311,7 +315,7 @@ class Growing:
         samples: Iterable[tuple[int, Mapping[str, float]]],
         adds: Callable[[str], Mapping[str, int]],
     ) -> list[Series]:
-        """Return a counter for each part, and one that says when there was a scrape.
+        """Return a counter for each part, and one that says when there was a scrape, if any.
 
         Args:
             owner: whose histogram it is.
@@ -332,6 +336,8 @@ class Growing:
                 total = base.get(name, 0.0) + last.get(name, 0.0)
                 counted.setdefault(name, []).append((time, total))
             scrapes.append((time, 0.0))
+        if not scrapes:
+            return []
         self._known[key] = (at, last, base)
         side, pod = owner
         taken = [Series(side, pod, key, {}, scrapes)]

@@ -38,7 +38,7 @@ class RefusedError(MetricSourceError):
     """Prometheus answered 401 or 403."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawSeries:
     """One series of an answer."""
 
@@ -128,8 +128,7 @@ def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[Ra
     try:
         answer = ask(client)
         return [
-            RawSeries(dict(s["metric"]), s.get("values", []), s.get("histograms", []))
-            for s in answer
+            RawSeries(s["metric"], s.get("values", []), s.get("histograms", [])) for s in answer
         ]
     except requests.JSONDecodeError as e:
         raise MetricSourceError(_nonsense(endpoint)) from e

@@ -156,7 +156,7 @@ class PrometheusAnalyst:
         catch_up = fold.catch_up
 
         async def read(endpoint: Endpoint) -> None:
-            await catch_up(self._batcher, endpoint, now.timestamp())
+            await catch_up(self._batcher, endpoint, now, subject.in_force_at)
 
         await self._with_endpoint(namespace, analysis, read)
         return fold.judge(subject, now, needed)
