@@ -1,25 +1,35 @@
 """Measure what looks cost: rollouts of three metrics, two pods a version, one Prometheus.
 
-    python -m bench.metrics_load [rollouts] [looks]
+    python -m bench.metrics_load [rollouts] [looks] [rollouts at a restart]
 
-A local HTTP server stands for Prometheus and answers with a prepared body, so the CPU time of this
-process without the server's own (a child) is that of the client, the parsing and the evidence. All
-rollouts look in the same second, each with an error rate, a latency and a drift of labels.
+A local HTTP server stands for Prometheus, so the CPU time of this process without the server's own
+(a child) is that of the client, the parsing and the evidence. All rollouts look in the same second,
+each with an error rate, a latency and a drift of labels: 40 series. Each figure is of a process of
+its own:
+
+- looks each second at scrapes each second;
+- looks every 10 s at scrapes every 15 s, the defaults of both;
+- the first look of a restarted operator, at rollouts ten minutes old and scraped each second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
+import itertools
 import json
 import multiprocessing
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from urllib.parse import parse_qs
 
 from typing_extensions import override
@@ -39,6 +49,25 @@ METRICS = [
     {"name": "slow", "latency": {"maxMilliseconds": 500, "worseThanStable": {}}},
     {"name": "labels", "drift": {"counter": "predictions_total", "label": "label"}},
 ]
+
+WARM_UP = 6
+"""Looks that are not counted: the first ones read what was before."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured. Times in seconds."""
+
+    scrape: int
+    interval: int
+    age: int
+    """Of the rollouts, at the first look."""
+    past: int
+    """How long before the rollouts the first samples are."""
+
+
+STEADY = (Case(1, 1, 60, 30), Case(15, 10, 300, 60))
+RESTART = Case(1, 1, 600, 300)
 
 
 class NoSecrets:
@@ -65,8 +94,45 @@ def series_of(query: str) -> Iterator[tuple[dict[str, str], int]]:
             yield {"label": f"class{i}"}, i + 1
 
 
-def serve(rollouts: int, ready: Connection) -> None:
-    """Answer queries of the last seconds with a sample a second of every pod."""
+class Past:
+    """What the server has of every pod."""
+
+    def __init__(self, rollouts: int, case: Case) -> None:
+        self._rollouts = rollouts
+        self._scrape = case.scrape
+        self._first = SINCE.timestamp() - case.past
+        self._values = lru_cache(maxsize=1000)(self._written)
+
+    def _written(self, start: float, end: float, offset: float, more: int) -> str:
+        first = self._first + offset
+        scrapes = range(int((end - first) // self._scrape) + 1)
+        return ",".join(
+            f'[{t:.3f},"{int(t - first + 1000) * more}"]'
+            for t in (first + n * self._scrape for n in scrapes)
+            if start < t <= end
+        )
+
+    def series(self, query: str, start: float, end: float) -> Iterator[str]:
+        """Yield the series of a query. Each pod is scraped at a moment of its own."""
+        kinds = list(series_of(query))
+        asked = [i for i in range(self._rollouts) if f"m{i}-a" in query]
+        for i, number in itertools.product(asked, range(4)):
+            revision = f"{'ab'[number % 2]}{i:07}"
+            offset = round(((4 * i + number) * 0.37 % 1) * self._scrape, 1)
+            labels = {
+                "__name__": query.partition("{")[0], "namespace": "ml", "job": "models",
+                "pod": f"m{i}-{revision}-7d9f8b6c5d-x2x4{number}", "container": "model",
+                "instance": f"10.0.{i}.{number}:8080",
+            }  # fmt: skip
+            for own, more in kinds:
+                values = self._values(start, end, offset, more)
+                if values:
+                    yield f'{{"metric":{json.dumps(labels | own)},"values":[{values}]}}'
+
+
+def serve(rollouts: int, case: Case, ready: Connection, queries: Synchronized[int]) -> None:
+    """Answer queries as a Prometheus."""
+    past = Past(rollouts, case)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -76,54 +142,36 @@ def serve(rollouts: int, ready: Connection) -> None:
             self._answer(parse_qs(body))
 
         def _answer(self, asked: dict[str, list[str]]) -> None:
-            query, at = asked["query"][0], float(asked["time"][0])
+            query, end = asked["query"][0], float(asked["time"][0])
             window = float(query.rpartition("[")[2].removesuffix("ms]")) / 1000
-            times = [t for t in range(int(at - window) + 1, int(at) + 1) if t > at - window]
-            result = [
-                {
-                    "metric": own | {
-                        "__name__": "x", "namespace": "ml",
-                        "pod": f"m{i}-{revision}-7d9f8b6c5d-x2x4{pod}", "job": "models",
-                        "instance": f"10.0.{i}.{pod}:8080", "container": "model",
-                    },
-                    "values": [[t, str(int(t - SINCE.timestamp() + 1000) * more)] for t in times],
-                }
-                for own, more in series_of(query)
-                for i in range(rollouts)
-                for revision in (f"a{i:07}", f"b{i:07}")
-                for pod in range(2)
-            ]  # fmt: skip
-            data = {"resultType": "matrix", "result": result}
-            text = json.dumps({"status": "success", "data": data}).encode()
+            result = ",".join(past.series(query, end - window, end))
+            data = f'{{"resultType":"matrix","result":[{result}]}}'
+            text = f'{{"status":"success","data":{data}}}'.encode()
             self.send_response(200)
+            if "gzip" in self.headers.get("Accept-Encoding", ""):
+                self.send_header("Content-Encoding", "gzip")
+                text = gzip.compress(text, 1)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
-            queries.value += 1
+            with queries.get_lock():
+                queries.value += 1
 
         @override
         def log_message(self, *args: object) -> None:
             del args
 
-    queries = _QUERIES
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     ready.send(server.server_address[1])
     server.serve_forever()
 
 
-_QUERIES = multiprocessing.Value("i", 0, lock=False)
-
-
-async def main(rollouts: int, looks: int) -> None:
-    """Look every simulated second."""
-    collect_seldom()
-    here, there = multiprocessing.Pipe()
-    child = multiprocessing.Process(target=serve, args=(rollouts, there), daemon=True)
-    child.start()
+def subjects_of(rollouts: int, case: Case, port: int) -> list[Subject]:
+    """Return the rollouts."""
     analysis = Analysis.model_validate(
         {
-            "prometheus": {"address": f"http://127.0.0.1:{here.recv()}", "timeoutSeconds": 60},
-            "intervalSeconds": 1,
+            "prometheus": {"address": f"http://127.0.0.1:{port}", "timeoutSeconds": 60},
+            "intervalSeconds": case.interval,
             "source": {
                 "requests": "requests_total",
                 "errors": 'requests_total{code="500"}',
@@ -136,7 +184,7 @@ async def main(rollouts: int, looks: int) -> None:
         NamespacedName("ml", "m"), "m", analysis, Arm("bbbbbbbb", "2"), Arm("aaaaaaaa", "1"),
         SINCE, SINCE, 50, (5, 25, 50),
     )  # fmt: skip
-    subjects = [
+    return [
         replace(
             one,
             key=NamespacedName("ml", f"m{i}"),
@@ -145,26 +193,78 @@ async def main(rollouts: int, looks: int) -> None:
         )
         for i in range(rollouts)
     ]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one look of all took."""
+
+    cpu: float
+    clock: float
+    queries: int
+
+
+async def look_on(rollouts: int, looks: int, case: Case) -> list[Cost]:
+    """Look at all rollouts so many times."""
+    collect_seldom()
+    here, there = multiprocessing.Pipe()
+    asked = multiprocessing.Value("i", 0)
+    child = multiprocessing.Process(target=serve, args=(rollouts, case, there, asked), daemon=True)
+    child.start()
+    subjects = subjects_of(rollouts, case, here.recv())
     client = PrometheusClient()
     analyst = PrometheusAnalyst(client, NoSecrets(), time.monotonic)
-    for k in range(60, 64):  # the first looks read what was before
-        await asyncio.gather(*(analyst.look(s, SINCE + timedelta(seconds=k)) for s in subjects))
-    cpu, wall, queries = time.process_time(), time.monotonic(), _QUERIES.value
+    costs = []
     for k in range(looks):
-        now = SINCE + timedelta(seconds=64 + k, milliseconds=5)
+        cpu, clock, queries = time.process_time(), time.monotonic(), asked.value
+        now = SINCE + timedelta(seconds=case.age + k * case.interval, milliseconds=5)
         answers = await asyncio.gather(*(analyst.look(s, now) for s in subjects))
         verdicts = {a.verdict for each in answers for a in each}
         assert verdicts == {Verdict.HEALTHY}, answers[0]  # noqa: S101
-    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    queries = _QUERIES.value - queries
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{rollouts} rollouts of {len(METRICS)} metrics, 2 pods a version: a look of all takes "
-          f"{cpu / looks:.3f} s of CPU, {wall / looks:.3f} s by the clock, {queries / looks:g} "
-          f"queries; peak RSS {peak // 1024} MiB")  # fmt: skip
+        cpu, clock = time.process_time() - cpu, time.monotonic() - clock
+        costs.append(Cost(cpu, clock, asked.value - queries))
     client.close()
     child.terminate()
+    return costs
+
+
+def rss() -> int:
+    """Return the most memory that this process ever had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def steady(rollouts: int, looks: int, case: Case) -> None:
+    """Print what a look costs."""
+    costs = asyncio.run(look_on(rollouts, looks + WARM_UP, case))[WARM_UP:]
+    cpu, clock, queries = (
+        statistics.median(getattr(cost, name) for cost in costs)
+        for name in ("cpu", "clock", "queries")
+    )
+    print(f"{rollouts} rollouts, scraped every {case.scrape} s, looked at every {case.interval} s: "
+          f"a look of all takes {cpu:.3f} s of CPU (p50; {max(c.cpu for c in costs):.3f} at most), "
+          f"{clock:.3f} s by the clock, {queries:g} queries; peak RSS {rss()} MiB")  # fmt: skip
+
+
+def restart(rollouts: int, case: Case) -> None:
+    """Print what the first look costs."""
+    (cost,) = asyncio.run(look_on(rollouts, 1, case))
+    print(f"{rollouts} rollouts, scraped every {case.scrape} s for {case.age + case.past} s: the "
+          f"first look takes {cost.cpu:.1f} s of CPU, {cost.clock:.1f} s by the clock, "
+          f"{cost.queries} queries; peak RSS {rss()} MiB")  # fmt: skip
+
+
+def main(rollouts: int = 1000, looks: int = 20, restarted: int = 300) -> None:
+    """Measure each case in a process of its own."""
+    processes = multiprocessing.get_context("spawn")
+    cases: list[tuple[Callable[..., None], tuple[object, ...]]] = [
+        *((steady, (rollouts, looks, case)) for case in STEADY),
+        (restart, (restarted, RESTART)),
+    ]
+    for target, args in cases:
+        process = processes.Process(target=target, args=args)
+        process.start()
+        process.join()
 
 
 if __name__ == "__main__":
-    numbers = [int(n) for n in sys.argv[1:]]
-    asyncio.run(main(*(numbers + [1000, 5][len(numbers) :])))
+    main(*map(int, sys.argv[1:]))
