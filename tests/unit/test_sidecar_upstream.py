@@ -16,6 +16,8 @@ from crossfade.sidecar.upstream import (
     IDLE_SECONDS,
     BrokenError,
     UpstreamClient,
+    UpstreamConnection,
+    _Pool,
 )
 from tests.unit.wires import (
     OK,
@@ -431,6 +433,50 @@ async def test_who_stops_waiting_closes_the_connection() -> None:
         asking.cancel()
         async with asyncio.timeout(10):
             await gone.wait()
+
+
+class Wire(asyncio.Transport):
+    """A connection without a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_aborted = False
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    @override
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    @override
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_connection_may_go_on_before_who_asked_first_does(cancelled: bool) -> None:
+    """The steps of two tasks, in an order that a busy loop chooses now and then."""
+    connection, wire = UpstreamConnection(_Pool(HOST, 1)), Wire()
+    connection.connection_made(wire)
+    first = connection.ask(head_of(), b"1", None, None)
+    first.send(None)
+    connection.data_received(OK)
+    second = connection.ask(head_of(), b"2", None, None)
+    second.send(None)
+    if cancelled:
+        with pytest.raises(asyncio.CancelledError):
+            first.throw(asyncio.CancelledError())
+    else:
+        with pytest.raises(StopIteration) as stopped:
+            first.send(None)
+        assert stopped.value.value.read_nowait() == b"ok"
+    connection.data_received(OK.replace(b"ok", b"ko"))
+    with pytest.raises(StopIteration) as stopped:
+        second.send(None)
+    assert stopped.value.value.read_nowait() == b"ko"
+    assert not wire.is_aborted
 
 
 @settings(max_examples=150)

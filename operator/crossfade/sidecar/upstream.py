@@ -302,18 +302,22 @@ class UpstreamConnection(asyncio.Protocol):
         self._silent = True
         self._is_sent = body is None
         self._fed = 0
-        self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[UpstreamAnswer] = self._loop.create_future()
+        self._waiter = waiter
         self._transport.write(data)
         if body is not None:
             self._pumping = self._loop.create_task(self._pump(body, chunked=head.chunked))
             self._pumping.add_done_callback(self._pumped)
         try:
-            return await self._waiter
-        except BaseException:
-            self.close()
+            return await waiter
+        except asyncio.CancelledError:
+            # With its answer the connection may have gone on to another request already.
+            if self._waiter is waiter:
+                self._waiter = None
+                self.close()
+            elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().abandon()
             raise
-        finally:
-            self._waiter = None
 
     def close(self) -> None:
         """Close at once, and take no more of the request's body."""
@@ -362,16 +366,18 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if chunked:
             self._transport.write(write_trailers(body.trailers))
+        self._pumping = None
         self._is_sent = True
         self._settle()
 
     def _pumped(self, pump: asyncio.Task[None]) -> None:
-        self._pumping = None
         error = None if pump.cancelled() else pump.exception()
+        if self._pumping is not pump:
+            return
+        self._pumping = None
         if error is not None:
             self.close()
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_exception(error)
+            self._refuse(error)
 
     # Parsing.
 
@@ -395,7 +401,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self._inform is not None:
                 self._inform(status, reason, head.headers)
             return
-        if self._waiter is None or self._waiter.done() or self._answer is not None:
+        if self._waiter is None or self._answer is not None:
             raise BrokenError("an answer too many")
         if status == 101 and not self._may_switch:  # noqa: PLR2004
             raise BrokenError("it switches to a protocol that nobody asked for")
@@ -429,18 +435,14 @@ class UpstreamConnection(asyncio.Protocol):
             # To a HEAD: llhttp waits for the body that the head speaks of.
             self._parser = httptools.HttpResponseParser(self)
             answer.finish(())
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(answer)
+        self._hand_out(answer)
         if answer.complete:
             self._finish(answer)
 
     def _finish(self, answer: UpstreamAnswer) -> None:
         if not answer.complete:
             answer.finish(())
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(answer)
+        self._hand_out(answer)
         if answer.head.closes or _ends_with_connection(answer.head, self._method):
             self._answer = None
             answer.release()
@@ -458,10 +460,18 @@ class UpstreamConnection(asyncio.Protocol):
             self._pumping.cancel()
         if answer is not None and not answer.complete:
             answer.fail(error)
-        waiter = self._waiter
+        self._refuse(error)
+        self.close()
+
+    def _hand_out(self, answer: UpstreamAnswer) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(answer)
+
+    def _refuse(self, error: BaseException) -> None:
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
-        self.close()
 
 
 class _Pool:
