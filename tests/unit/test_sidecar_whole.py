@@ -250,7 +250,6 @@ async def sidecar(
         ports = re.search(r"port=(\d+) admin_port=(\d+)", line)
         assert ports, line
         it = Sidecar(process, int(ports[1]), int(ports[2]))
-        rest = asyncio.create_task(process.stderr.read())
 
         async def ready() -> bool:
             return (await it.admin("/ready")).status == 200
@@ -260,8 +259,9 @@ async def sidecar(
     finally:
         if process.returncode is None:
             process.kill()
+        logged = await process.stderr.read()
         await process.wait()
-    print((await rest).decode())  # noqa: T201 - what it logged, where a test fails
+        print(logged.decode())  # noqa: T201 - pytest shows it where a test fails
 
 
 async def test_heads_and_bodies_pass_as_they_are(tmp_path: Path) -> None:
