@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -298,6 +298,28 @@ async def test_an_answer_that_breaks_off_is_broken_off_and_counted() -> None:
         assert made.codes() == {"502": 1}
 
 
+@pytest.mark.parametrize("early", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
+@on_both_loops
+async def test_a_request_that_is_broken_counts_against_nobody(early: bytes) -> None:
+    async def listen(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(early)
+        await reader.read()
+
+    async with sidecar(Model([listen])) as made, dialled(made.port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if early:
+            await reader.readuntil(b"half")
+        else:
+            await until(lambda: made.model.connections == 1)
+        writer.write(b"no chunk")
+        with suppress(ConnectionError):
+            answered = await reader.read()
+            assert answered.startswith(b"HTTP/1.1 400 ") is not bool(early)
+        await until(lambda: made.server.open_requests == 0)
+        assert made.codes() == {"499": 1}
+
+
 @pytest.mark.parametrize("settings", [{}, {"fallback": fallback()}], ids=["streamed", "held"])
 @on_both_loops
 async def test_a_client_that_goes_away_counts_against_nobody(settings: dict[str, Any]) -> None:
@@ -352,6 +374,18 @@ async def test_a_contract_sees_the_headers_that_the_model_gets() -> None:
         assert (await ask(made.port, post(zipped, "/", b"Content-Encoding: gzip")))[0] == 200
         named = (b"Content-Encoding: gzip", b"Connection: content-encoding")
         assert (await ask(made.port, post(zipped, "/", *named)))[0] == 422
+    assert len(model.seen) == 1
+
+
+@pytest.mark.parametrize("method", [b"GET", b"DELETE", b"OPTIONS", b"HEAD"])
+@on_both_loops
+async def test_a_body_is_checked_whatever_the_method(method: bytes) -> None:
+    model = Model()
+    async with sidecar(model, inputs=Inputs(schema=SCHEMA)) as made:
+        sent = post(BAD, "/", b"Connection: close").replace(b"POST", method)
+        assert (await said(made.port, sent)).startswith(b"HTTP/1.1 422 ")
+        sent = method + b" / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert (await said(made.port, sent)).startswith(b"HTTP/1.1 200 ")
     assert len(model.seen) == 1
 
 

@@ -198,10 +198,12 @@ class Proxy:
 
     def _plan(self, head: RequestHead) -> _Plan:
         plan = _Plan(head)
+        # A body is a body: servers differ in what they do with that of a GET.
+        method = "POST" if head.has_body else head.method
         if self._features is not None or self._predictions is not None:
-            plan.infers = self._inference.applies_to(head.method, head.target)
+            plan.infers = self._inference.applies_to(method, head.target)
         if self._contract is not None:
-            plan.checked = self._contract.applies_to(head.method, head.target)
+            plan.checked = self._contract.applies_to(method, head.target)
         plan.observed = plan.infers and self._features is not None
         plan.recorded = self._recorder is not None and self._recorder.wants()
         if (plan.infers and self._predictions is not None) or plan.recorded:
@@ -295,6 +297,8 @@ class Proxy:
         except ClientGoneError:
             raise
         except OSError as error:
+            if exchange.is_broken:
+                raise ClientGoneError from error
             await self._fail(exchange, plan, self._failure(error))
             return
         plan.answered = answer

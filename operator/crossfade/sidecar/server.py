@@ -161,6 +161,11 @@ class Exchange:
         return b"".join(pieces)
 
     @property
+    def is_broken(self) -> bool:
+        """Tell whether the request will never be whole, by the client's fault."""
+        return self._error is not None
+
+    @property
     def is_waiting(self) -> bool:
         """Tell whether somebody waits for the client to send."""
         return self._waiter is not None
