@@ -47,6 +47,14 @@ async def aborted_version() -> World:
     return world
 
 
+async def fully_promoted_version() -> World:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    world.order("promoteFull")
+    return world
+
+
 async def bad_in_probation() -> World:
     world = await healthy_world()
     world.apply(manifest("2.0.0"))
@@ -97,6 +105,7 @@ SCENARIOS: dict[str, tuple[Callable[[], Awaitable[World]], str, str]] = {
     "bad version": (bad_version, "RolledBack", "1.0.0"),
     "unready version": (unready_version, "RolledBack", "1.0.0"),
     "aborted version": (aborted_version, "RolledBack", "1.0.0"),
+    "fully promoted version": (fully_promoted_version, "Healthy", "2.0.0"),
     "bad in probation": (bad_in_probation, "RolledBack", "1.0.0"),
     "superseded version": (superseded_version, "Healthy", "3.0.0"),
     "first version with fallback": (first_version_with_fallback, "Healthy", "1.0.0"),

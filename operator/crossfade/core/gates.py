@@ -16,6 +16,10 @@ from crossfade.evidence.verdicts import Verdict
 
 Gate = Callable[[Turn], str | None]
 
+EVERY_STEP: Final = 50
+"""``status.rollout.promotedStep`` when a person passed all steps at once: no step has this index,
+since the API allows 50 steps."""
+
 HUMAN_PAUSE: Final = "waits for a person: set the annotation crossfade.dev/command=promote"
 
 
@@ -108,15 +112,22 @@ GATES: Final[tuple[Gate, ...]] = (
 )
 
 
+def next_step(turn: Turn) -> int:
+    """Return the index of the step after this one; the number of steps after the last."""
+    if turn.rollout.promoted_step == EVERY_STEP:
+        return len(turn.steps)
+    return turn.rollout.step + 1
+
+
 def next_weight(turn: Turn) -> int:
     """Return the weight after this step, in percent; 100 after the last."""
-    following = turn.rollout.step + 1
+    following = next_step(turn)
     return turn.steps[following].weight_percent if following < len(turn.steps) else 100
 
 
 def is_waved_through(turn: Turn) -> bool:
     """A person ended this step: what is missing does not hold it, only harm counts."""
-    return turn.rollout.promoted_step == turn.rollout.step
+    return turn.rollout.promoted_step in (turn.rollout.step, EVERY_STEP)
 
 
 def _until(turn: Turn, seconds: int, words: str) -> str | None:

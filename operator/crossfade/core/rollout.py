@@ -167,7 +167,7 @@ def _resume_clock(turn: Turn) -> None:
 
 
 def _advance(turn: Turn) -> None:
-    following = turn.rollout.step + 1
+    following = gates.next_step(turn)
     if following < len(turn.steps):
         _give(turn, following)
         return
@@ -231,6 +231,7 @@ def _has_lost_its_pods(turn: Turn) -> bool:
         step=-1,
         target_weight=0,
         in_force_at=None,
+        promoted_step=None,
         not_ready_since=turn.now,
         lost_capacity=turn.rollout.lost_capacity + 1,
     )
