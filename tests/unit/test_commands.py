@@ -31,7 +31,7 @@ async def world_in(phase: str) -> World:
         await world.run(5)
         return world
     steps = STEPS if phase == "Paused" else STEPS[:1]
-    spec = {"rollout": {**manifest()["spec"]["rollout"], "steps": steps}}
+    spec: dict[str, Any] = {"rollout": {**manifest()["spec"]["rollout"], "steps": steps}}
     world = await healthy_world(**spec)
     if phase == "Healthy":
         return world
