@@ -483,6 +483,20 @@ async def test_a_client_that_goes_away_ends_the_work_for_it() -> None:
 
 
 @on_both_loops
+async def test_a_client_that_is_gone_at_once_leaves_nothing_open() -> None:
+    handler = Handler()
+    server = Server(handler, 1000)
+    wire = Wire(server)
+    wire.feed(GET + b"\r\n")
+    wire.lose()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert server.open_requests == 0
+    assert not server.connections
+    assert handler.requests == []
+
+
+@on_both_loops
 async def test_a_body_is_not_read_before_it_is_wanted() -> None:
     wanted = asyncio.Event()
     sizes = []
@@ -721,6 +735,9 @@ class Wire(asyncio.Transport):
         if self._reading:
             data, self._pending = self._pending, b""
             self._connection.data_received(data)
+
+    def lose(self) -> None:
+        self._connection.connection_lost(None)
 
     @override
     def pause_reading(self) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 from typing_extensions import override
@@ -72,7 +72,7 @@ class Handler(Protocol):
         ...
 
 
-Http2Handler = Callable[[asyncio.Transport, bytes], Awaitable[None]]
+Http2Handler = Callable[[asyncio.Transport, bytes], Coroutine[Any, Any, None]]
 """Takes a connection over, with what was read of it, and returns when it is done with it."""
 
 
@@ -556,8 +556,7 @@ class Connection(asyncio.Protocol):
         if self._queue:
             self.pause_reading()
         if self._current is not None and self._task is None:
-            self.server.began_one()
-            self._task = self._loop.create_task(self._run(self._current))
+            self._task = self.server.begin(self._run(self._current))
 
     async def _run(self, exchange: Exchange) -> None:
         try:
@@ -576,7 +575,6 @@ class Connection(asyncio.Protocol):
         finally:
             self._task = None
             self._current = None
-            self.server.ended_one()
             self._after(exchange)
 
     def _after(self, exchange: Exchange) -> None:
@@ -651,16 +649,7 @@ class Connection(asyncio.Protocol):
             return
         self.pause_reading()
         transport, _ = self.detach()
-        self._task = self._loop.create_task(self._run_http2(http2, transport, begun))
-
-    async def _run_http2(
-        self, http2: Http2Handler, transport: asyncio.Transport, begun: bytes
-    ) -> None:
-        self.server.began_one()
-        try:
-            await http2(transport, begun)
-        finally:
-            self.server.ended_one()
+        self._task = self.server.begin(http2(transport, begun))
 
 
 class Server:
@@ -737,13 +726,16 @@ class Server:
         for connection in tuple(self.connections):
             connection.close_if_idle()
 
-    def began_one(self) -> None:
-        """Count a request that begins."""
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin with a request, and count it until its task is done, be it before it ran."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
+        task.add_done_callback(self._ended)
         self.open_requests += 1
-        self._last_begun = asyncio.get_running_loop().time()
+        self._last_begun = loop.time()
+        return task
 
-    def ended_one(self) -> None:
-        """Count a request that is done."""
+    def _ended(self, _: asyncio.Task[None]) -> None:
         self.open_requests -= 1
         if not self.open_requests:
             self._nothing_open.set()
