@@ -8,13 +8,14 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import kopf
 from pydantic import ValidationError
 
 from crossfade.kube.cluster import KubernetesCluster, connect
-from crossfade.kube.resources import CHILDREN, ROUTES
+from crossfade.kube.resources import CHILDREN, MODEL_DEPLOYMENT, ROUTES
 from crossfade.kube.sidecars import HttpSidecars
 from crossfade.kube.store import Store
 from crossfade.metrics.prometheus import PrometheusClient
@@ -66,25 +67,29 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(signum, stop.set)
     async with connect() as cluster:
         store = Store()
-        await seed(store, cluster)
+        if settings.namespaces and not await cluster.serves(MODEL_DEPLOYMENT):
+            # Nothing would tell of it later: see settings_of().
+            sys.exit("crossfade: the CustomResourceDefinition of ModelDeployments is not installed")
+        await seed(store, cluster, settings.namespaces)
         injection = Injection(
             settings.sidecar_image, is_native=await cluster.version() >= NATIVE_SIDECARS
         )
         await _serve(settings, cluster, store, injection, stop)
 
 
-async def seed(store: Store, cluster: KubernetesCluster) -> None:
+async def seed(store: Store, cluster: KubernetesCluster, namespaces: Sequence[str] = ()) -> None:
     """List everything but the ModelDeployments once, before anything is decided.
 
     The watches list them too, but in no order: a ModelDeployment that is seen before its
     Deployments would look as if it had none.
     """
-    for kind in CHILDREN:
-        for manifest in await cluster.list_objects(kind, MANAGED_SELECTOR):
-            store.put(manifest)
-    for kind in ROUTES:
-        for manifest in await cluster.list_objects(kind):
-            store.put(manifest)
+    for namespace in namespaces or (None,):
+        for kind in CHILDREN:
+            for manifest in await cluster.list_objects(kind, MANAGED_SELECTOR, namespace=namespace):
+                store.put(manifest)
+        for kind in ROUTES:
+            for manifest in await cluster.list_objects(kind, namespace=namespace):
+                store.put(manifest)
 
 
 async def _serve(
@@ -96,7 +101,7 @@ async def _serve(
 ) -> None:
     queue: WorkQueue[NamespacedName] = WorkQueue()
     targets = Targets()
-    prometheus = PrometheusClient()
+    prometheus = PrometheusClient(settings.prometheus_addresses)
     analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic, config_maps=cluster)
     looks = Looks(analyst, queue.add, _now)
     drills = Drills(HttpSidecars(), queue.add, _now)
@@ -116,10 +121,11 @@ async def _serve(
         ]
         await kopf.operator(
             registry=registry_of(store, queue, targets),
-            settings=settings_of(),
+            settings=settings_of(clusterwide=not settings.namespaces),
             # kopf would ask the password database, which does not know an image's numeric user.
             identity=settings.instance,  # type: ignore[arg-type]  # a NewType, not exported
-            clusterwide=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
             stop_flag=stop,
             liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
         )

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(text: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Read a list as variables have it: its items separated by commas."""
+    return tuple(text.split(",")) if isinstance(text, str) and text else tuple(text)
+
+
+Namespace = Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+Address = Annotated[str, Field(pattern=r"^https?://[^\s/@?#\\]+(/[^\s/@?#\\]+)*$")]
 
 
 class Settings(BaseSettings):
@@ -28,6 +37,13 @@ class Settings(BaseSettings):
     sidecar_image: str = ""
     """The image of sidecars: the operator's own, since both are one. Without it, a ModelDeployment
     that asks for a sidecar is refused."""
+
+    namespaces: Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split)] = ()
+    """The only namespaces that are looked at, separated by commas; none means all."""
+
+    prometheus_addresses: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_split)] = ()
+    """The only addresses that ModelDeployments may have asked, and whatever path is below them,
+    separated by commas; none means any."""
 
     @model_validator(mode="after")
     def _know_all_variables(self) -> Self:

@@ -71,9 +71,14 @@ def registry_of(  # noqa: C901 - a list of handlers
     return registry
 
 
-def settings_of() -> kopf.OperatorSettings:
-    """Return kopf's settings: no events, no peering, no state on anybody's objects."""
+def settings_of(*, clusterwide: bool) -> kopf.OperatorSettings:
+    """Return kopf's settings: no events, no peering, no state on anybody's objects.
+
+    With named namespaces it looks once, at its start, which kinds there are, and takes the
+    namespaces as given: Roles cannot allow it to watch for either.
+    """
     settings = kopf.OperatorSettings()
+    settings.scanning.disabled = not clusterwide
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.watching.chunk_size = 500

@@ -15,7 +15,13 @@ from typing_extensions import override
 
 from crossfade.errors import MetricSourceError
 from crossfade.metrics.endpoints import Credentials, Endpoint
-from crossfade.metrics.prometheus import CLIENTS_KEPT, PrometheusClient, RawSeries, RefusedError
+from crossfade.metrics.prometheus import (
+    CLIENTS_KEPT,
+    PrometheusClient,
+    RawSeries,
+    RefusedError,
+    is_below,
+)
 
 
 @dataclass
@@ -24,6 +30,7 @@ class Answers:
 
     status: int = 200
     body: bytes = b""
+    location: str = ""
     wait: threading.Event | None = None
     asked: list[tuple[str, dict[str, list[str]], str | None]] = field(default_factory=list)
     """The address from the path on, with its query if it has one; the body's form; who asks."""
@@ -54,6 +61,8 @@ def server() -> Iterator[Answers]:
                 answers.wait.wait(2)
             self.send_response(answers.status)
             self.send_header("Content-Length", str(len(answers.body)))
+            if answers.location:
+                self.send_header("Location", answers.location)
             self.end_headers()
             self.wfile.write(answers.body)
 
@@ -140,8 +149,8 @@ async def test_shows_a_bearer_token_or_a_password(
     ("status", "body", "message"),
     [
         (400, b'{"status":"error","error":"parse error:\\n no"}', "HTTP 400: parse error: no"),
-        (503, b"<html>busy</html>", "HTTP 503: <html>busy</html>"),
-        (502, b"", "HTTP 502: nothing"),
+        (503, b"<html>secret</html>", "HTTP 503: not in Prometheus' words$"),
+        (502, b"", "HTTP 502: not in Prometheus' words$"),
         (200, b"<html>hello</html>", "does not answer as Prometheus does"),
         (200, b'{"status":"success"}', "does not answer as Prometheus does"),
         (200, b'{"data":{"result":[1]}}', "does not answer as Prometheus does"),
@@ -159,6 +168,52 @@ async def test_an_answer_that_cannot_be_used_is_an_error(
     with pytest.raises(MetricSourceError, match=message):
         await client.instant(server.endpoint(), "r[5s]", 1)
     assert len(server.asked) == 1
+
+
+async def test_a_redirect_is_not_followed(server: Answers, client: PrometheusClient) -> None:
+    """Who may name an address must not choose by it what else in the network is asked."""
+    server.status, server.location = 307, f"http://127.0.0.1:{server.port}/elsewhere"
+    with pytest.raises(MetricSourceError, match="HTTP 307"):
+        await client.instant(server.endpoint(), "r[5s]", 1)
+    assert [path for path, _, _ in server.asked] == ["/api/v1/query"]
+
+
+BASE = "http://prometheus.monitoring:9090"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/tenant-a", "/a/b.c/"])
+def test_what_is_below_an_allowed_address_may_be_asked(path: str) -> None:
+    assert is_below(BASE + path, ["https://other", BASE])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://169.254.169.254",
+        "https://prometheus.monitoring:9090",
+        BASE + "0",
+        BASE + "@elsewhere",
+        BASE + ".elsewhere",
+        BASE + "\\@elsewhere",
+        BASE + "/../admin",
+        BASE + "/a/..",
+        BASE + "/%2e%2e/admin",
+        BASE + "//elsewhere",
+        BASE + "/?x=",
+        BASE + "/#",
+        BASE + "/a\n",
+    ],
+)
+def test_nothing_else_may_be_asked(address: str) -> None:
+    assert not is_below(address, ["https://other", BASE])
+
+
+async def test_an_address_that_is_not_allowed_is_never_asked(server: Answers) -> None:
+    client = PrometheusClient([BASE])
+    with pytest.raises(MetricSourceError, match=r"may not ask .*; it may ask http://prometheus"):
+        await client.instant(server.endpoint(), "r[5s]", 1)
+    assert server.asked == []
+    client.close()
 
 
 async def test_infos_are_no_warnings(server: Answers, client: PrometheusClient) -> None:

@@ -123,13 +123,15 @@ class KubernetesCluster:
         path = _resource(EVENT).path(namespace=namespace)
         await self._request("post", path, event)
 
-    async def list_objects(self, kind: ResourceKind, label_selector: str = "") -> list[Manifest]:
-        """List a kind in all namespaces; a kind that is not installed has no objects.
+    async def list_objects(
+        self, kind: ResourceKind, label_selector: str = "", *, namespace: str | None = None
+    ) -> list[Manifest]:
+        """List a kind in a namespace, or in all; a kind that is not installed has no objects.
 
         Raises:
             ClusterError: refused, or no answer.
         """
-        path = _resource(kind).path()
+        path = _resource(kind).path(namespace=namespace)
         answer = await self._request("get", path, None, label_selector=label_selector or None)
         items = answer.get("items", []) if answer is not None else []
         return [{**item, "apiVersion": kind.api_version, "kind": kind.kind} for item in items]
@@ -150,6 +152,15 @@ class KubernetesCluster:
             ClusterError: refused, or no answer.
         """
         return await self._data(CONFIG_MAP, namespace, name)
+
+    async def serves(self, kind: ResourceKind) -> bool:
+        """Tell whether the API server knows a kind, for which nobody needs rights.
+
+        Raises:
+            ClusterError: no answer.
+        """
+        answer = await self._request("get", f"/apis/{kind.api_version}", None) or {}
+        return any(it["name"] == kind.plural for it in answer.get("resources", []))
 
     async def version(self) -> tuple[int, int]:
         """Ask which Kubernetes this is: major and minor.

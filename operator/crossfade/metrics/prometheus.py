@@ -9,10 +9,11 @@ evidence. ``infos`` are let pass.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ PER_ENDPOINT: Final = 4
 
 CLIENTS_KEPT: Final = 64
 """Open sessions; the least used is closed. Credentials that change make new ones."""
+
+
+_PLAIN_PATH: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?")
 
 
 class RefusedError(MetricSourceError):
@@ -74,7 +78,9 @@ class Prom(Protocol):
 class PrometheusClient:
     """Asks any number of Prometheus servers."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        """Ask only below these addresses; any, when there are none."""
+        self._allowed = allowed
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
         self._clients: OrderedDict[Endpoint, tuple[Any, asyncio.Semaphore]] = OrderedDict()
 
@@ -101,6 +107,11 @@ class PrometheusClient:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _ask(self, endpoint: Endpoint, ask: Callable[[Any], Any]) -> list[RawSeries]:
+        if self._allowed and not is_below(endpoint.address, self._allowed):
+            raise MetricSourceError(
+                f"the operator may not ask {endpoint.address}; it may ask "
+                f"{', '.join(self._allowed)} (CROSSFADE_PROMETHEUS_ADDRESSES)"
+            )
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(endpoint.timeout_seconds + 1):
@@ -119,6 +130,17 @@ class PrometheusClient:
                 oldest.close()
         self._clients.move_to_end(endpoint)
         return known
+
+
+def is_below(address: str, bases: Sequence[str]) -> bool:
+    """Tell whether an address is one of some, or a plain path below one.
+
+    A base holds the whole authority, so nothing can be put before or into the host. Segments that
+    start with a dot are refused, and so is everything that an HTTP client might read as one.
+    """
+    return any(
+        address.startswith(base) and _PLAIN_PATH.fullmatch(address[len(base) :]) for base in bases
+    )
 
 
 def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[RawSeries]:
@@ -257,9 +279,13 @@ def _check(response: requests.Response, **_: object) -> None:
 
 
 def _said(response: requests.Response) -> str:
-    """Return Prometheus' own words on an error, one line of at most 300 characters."""
+    """Return Prometheus' own words on an error, one line of at most 300 characters.
+
+    Nothing of any other answer: who may name an address must not read by it what only the operator
+    can reach.
+    """
     try:
         text = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
-        text = response.text
+        return "not in Prometheus' words"
     return " ".join(text.split())[:300] or "nothing"
