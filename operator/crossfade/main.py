@@ -21,12 +21,14 @@ from crossfade.kube.store import Store
 from crossfade.metrics.prometheus import PrometheusClient
 from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from crossfade.names import MANAGED_SELECTOR, NamespacedName
+from crossfade.probes import application_of, served
 from crossfade.reconcile.drills import Drills
 from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.reconciler import Reconciler, work
 from crossfade.reconcile.targets import Targets
 from crossfade.settings import Settings
+from crossfade.telemetry import Telemetry
 from crossfade.watches import registry_of, settings_of
 from crossfade.workload.sidecar import NATIVE_SIDECARS, Injection
 
@@ -65,7 +67,8 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    async with connect() as cluster:
+    telemetry = Telemetry()
+    async with connect(telemetry.api_request) as cluster:
         store = Store()
         if settings.namespaces and not await cluster.serves(MODEL_DEPLOYMENT):
             # Nothing would tell of it later: see settings_of().
@@ -74,7 +77,7 @@ async def run(settings: Settings) -> None:
         injection = Injection(
             settings.sidecar_image, is_native=await cluster.version() >= NATIVE_SIDECARS
         )
-        await _serve(settings, cluster, store, injection, stop)
+        await _serve(settings, cluster, store, injection, telemetry, stop)
 
 
 async def seed(store: Store, cluster: KubernetesCluster, namespaces: Sequence[str] = ()) -> None:
@@ -97,9 +100,11 @@ async def _serve(
     cluster: KubernetesCluster,
     store: Store,
     injection: Injection,
+    telemetry: Telemetry,
     stop: asyncio.Event,
 ) -> None:
     queue: WorkQueue[NamespacedName] = WorkQueue()
+    telemetry.watch_queue(queue)
     targets = Targets()
     prometheus = PrometheusClient(settings.prometheus_addresses)
     analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic, config_maps=cluster)
@@ -114,8 +119,10 @@ async def _serve(
         clock=_now,
         instance=settings.instance,
         injection=injection,
+        telemetry=telemetry,
     )
-    async with asyncio.TaskGroup() as tasks:
+    probes = application_of(queue, telemetry)
+    async with served(probes, settings.health_port), asyncio.TaskGroup() as tasks:
         workers = [
             tasks.create_task(work(queue, reconciler, _now)) for _ in range(settings.workers)
         ]
@@ -127,7 +134,6 @@ async def _serve(
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
             stop_flag=stop,
-            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
         )
         for worker in workers:
             worker.cancel()

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=16, ge=1, le=64)
     """How many ModelDeployments are worked on at the same time."""
     health_port: int = Field(default=8080, ge=1, le=65535)
-    """The port of the liveness probe (/healthz)."""
+    """The port of the probes (/healthz) and of the operator's own metrics (/metrics)."""
     instance: str = "crossfade"
     """Who reports Kubernetes Events: the pod's name, in a cluster."""
 

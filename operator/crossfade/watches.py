@@ -6,9 +6,8 @@ whoever it concerns. kopf writes nothing to anybody's objects this way.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import kopf
 
@@ -19,11 +18,8 @@ from crossfade.names import LABEL_NAME, MANAGED_SELECTOR, NamespacedName
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.targets import Targets
 
-STUCK_SECONDS: Final = 120.0
-"""A queue that holds work and finished none for this long is stuck; the pod is restarted."""
 
-
-def registry_of(  # noqa: C901 - a list of handlers
+def registry_of(
     store: Store, queue: WorkQueue[NamespacedName], targets: Targets
 ) -> kopf.OperatorRegistry:
     """Return the handlers, in a registry of their own: nothing is global."""
@@ -60,13 +56,6 @@ def registry_of(  # noqa: C901 - a list of handlers
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         in_cluster = kopf.login_with_service_account(**kwargs)
         return in_cluster or kopf.login_with_kubeconfig(**kwargs)
-
-    @kopf.on.probe(registry=registry, id="queue", errors=kopf.ErrorsMode.PERMANENT)
-    async def progress(**_: Any) -> int:
-        idle = asyncio.get_running_loop().time() - queue.last_progress
-        if len(queue) and idle > STUCK_SECONDS:
-            raise kopf.PermanentError(f"no reconcile was finished for {idle:.0f} s")
-        return len(queue)
 
     return registry
 

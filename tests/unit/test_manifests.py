@@ -39,6 +39,7 @@ class Versioned:
 
     def __init__(self, answer: object) -> None:
         self.answer = answer
+        self.status = 200
 
     async def request(self, method: str, path: str, **_options: Any) -> Versioned:
         assert (method, path) == ("get", "/version")

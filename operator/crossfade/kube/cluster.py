@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -72,8 +72,15 @@ class NoDiscovery:
 class KubernetesCluster:
     """A :class:`Cluster` on a real API server."""
 
-    def __init__(self, client: DynamicClient) -> None:
+    def __init__(
+        self, client: DynamicClient, on_answer: Callable[[str, str, str], None] = lambda *_: None
+    ) -> None:
+        """Use a client; ``on_answer`` is told verb, resource and outcome of each request.
+
+        The outcome is the HTTP status, or "error" when there is no usable answer.
+        """
         self._client = client
+        self._on_answer = on_answer
 
     async def write(self, write: Write) -> Manifest | None:
         """See :meth:`Cluster.write`."""
@@ -191,6 +198,7 @@ class KubernetesCluster:
     async def _request(
         self, method: str, path: str, body: Manifest | None, **params: Any
     ) -> Manifest | None:
+        code = "error"
         try:
             response = await self._client.request(
                 method,
@@ -200,14 +208,18 @@ class KubernetesCluster:
                 _request_timeout=REQUEST_TIMEOUT_SECONDS,
                 **params,
             )
+            code = str(response.status)
             answer: Manifest = await response.json()
         except DynamicApiError as e:
+            code = str(e.status)
             if e.status == NOT_FOUND:
                 return None
             kind = ConflictError if e.status == CONFLICT else ClusterError
             raise kind(f"{method.upper()} {path}: {_message(e)}") from e
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as e:
             raise ClusterError(f"{method.upper()} {path}: {e!r}") from e
+        finally:
+            self._on_answer(*about(method, path), code)
         return answer
 
 
@@ -233,6 +245,21 @@ def _resource(kind: ResourceKind) -> Resource:
     )
 
 
+def about(method: str, path: str) -> tuple[str, str]:
+    """Return verb and resource of a request, as an RBAC rule names them."""
+    parts = path.strip("/").split("/")
+    if parts[0] not in ("api", "apis"):
+        return method, path
+    parts = parts[2 if parts[0] == "api" else 3 :]
+    if parts[0] == "namespaces":
+        parts = parts[2:]
+    plural, name, subresource = (*parts, "", "")[:3]
+    resource = f"{plural}/{subresource}" if subresource else plural
+    if method == "get":
+        return ("get" if name else "list"), resource
+    return {"post": "create", "put": "update"}.get(method, method), resource
+
+
 def _message(error: DynamicApiError) -> str:
     """Return what the API server said, which names the field that it refused."""
     try:
@@ -242,8 +269,12 @@ def _message(error: DynamicApiError) -> str:
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator[KubernetesCluster]:
+async def connect(
+    on_answer: Callable[[str, str, str], None] = lambda *_: None,
+) -> AsyncIterator[KubernetesCluster]:
     """Connect with the pod's service account, or with the current kubeconfig.
+
+    ``on_answer`` is told of each request, see :class:`KubernetesCluster`.
 
     Raises:
         kubernetes.aio.config.ConfigException: neither is there.
@@ -253,4 +284,4 @@ async def connect() -> AsyncIterator[KubernetesCluster]:
     else:
         await kubernetes_config.load_kube_config()
     async with kubernetes_client.ApiClient() as api:
-        yield KubernetesCluster(await DynamicClient(api, discoverer=NoDiscovery))
+        yield KubernetesCluster(await DynamicClient(api, discoverer=NoDiscovery), on_answer)

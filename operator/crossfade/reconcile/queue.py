@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -23,17 +25,21 @@ BACKOFF_LIMIT_SECONDS: Final = 60.0
 class WorkQueue(Generic[Key]):
     """Keys to work on; bound to the event loop that runs when it is first used."""
 
-    def __init__(self, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, rng: random.Random | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
         self._ready: deque[Key] = deque()
-        self._queued: set[Key] = set()
+        self._clock = clock
+        self._queued: dict[Key, float] = {}
+        """Since when each ready key is."""
         self._processing: set[Key] = set()
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._wakeup = asyncio.Event()
-        self.last_progress = 0.0
-        """Loop time at which a key was last finished, or the queue was last seen empty."""
+        self._last_progress = clock()
+        """When a key was last finished, or the queue was last seen empty."""
 
     def add(self, key: Key, *, urgent: bool = False) -> None:
         """Work on a key as soon as a worker is free; before all others if it is urgent."""
@@ -41,13 +47,14 @@ class WorkQueue(Generic[Key]):
         if key in self._processing:
             self._again.add(key)
             return
-        if urgent and key in self._queued:
-            self._ready.remove(key)
-            self._queued.discard(key)
-        if key not in self._queued:
-            self._queued.add(key)
-            (self._ready.appendleft if urgent else self._ready.append)(key)
-            self._wakeup.set()
+        if key in self._queued:
+            if urgent:
+                self._ready.remove(key)
+                self._ready.appendleft(key)
+            return
+        self._queued[key] = self._clock()
+        (self._ready.appendleft if urgent else self._ready.append)(key)
+        self._wakeup.set()
 
     def add_in(self, key: Key, seconds: float) -> None:
         """Work on a key after a time, or earlier if it is due or added earlier."""
@@ -71,18 +78,18 @@ class WorkQueue(Generic[Key]):
     async def get(self) -> Key:
         """Wait for a key and take it; :meth:`done` must follow."""
         while not self._ready:
-            self.last_progress = asyncio.get_running_loop().time()
+            self._last_progress = self._clock()
             self._wakeup.clear()
             await self._wakeup.wait()
         key = self._ready.popleft()
-        self._queued.discard(key)
+        del self._queued[key]
         self._processing.add(key)
         return key
 
     def done(self, key: Key) -> None:
         """Finish a key that was taken; it is ready again if it was added meanwhile."""
         self._processing.discard(key)
-        self.last_progress = asyncio.get_running_loop().time()
+        self._last_progress = self._clock()
         if key in self._again:
             self._again.discard(key)
             self.add(key)
@@ -99,6 +106,18 @@ class WorkQueue(Generic[Key]):
         backoff *= self._rng.uniform(0.8, 1.2)
         self.add_in(key, backoff)
         return backoff
+
+    def failures(self, key: Key) -> int:
+        """Return how often a key failed since its last success."""
+        return self._failures.get(key, 0)
+
+    def waiting_seconds(self) -> float:
+        """Return how long the key that waits longest has been ready; 0 when none is."""
+        return self._clock() - min(self._queued.values()) if self._queued else 0.0
+
+    def idle_seconds(self) -> float:
+        """Return for how long no key was finished while there is work; 0 without work."""
+        return self._clock() - self._last_progress if len(self) else 0.0
 
     def __len__(self) -> int:
         """Return how many keys are ready or being worked on."""

@@ -28,6 +28,7 @@ from crossfade.reconcile.observe import Memory, View, observe
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.targets import Targets
+from crossfade.telemetry import Telemetry
 from crossfade.workload.sidecar import NO_INJECTION, Injection
 
 CONFLICT_RETRY_SECONDS: Final = 0.05
@@ -50,7 +51,9 @@ class Reconciler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         instance: str = "crossfade",
         injection: Injection = NO_INJECTION,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self.telemetry = telemetry or Telemetry()
         self._cluster = cluster
         self._store = store
         self._looks = looks
@@ -73,6 +76,7 @@ class Reconciler:
             self._memory.forget(key)
             self._targets.note(key, None)
             self._written_at.pop(key, None)
+            self.telemetry.gone(key)
             return None
         now = self._clock()
         view = observe(body, self._store, self._memory, now, self._injection)
@@ -81,6 +85,7 @@ class Reconciler:
         decision = decide(view.seen, now)
         await self._carry_out(view, decision)
         due = await self._write_status(key, view, decision, now)
+        self.telemetry.seen(key, decision.status, view.seen.known_answers)
         if view.seen.answers is not None:
             self._looks.use(key)
         if decision.status.phase in SETTLED:
@@ -129,6 +134,7 @@ class Reconciler:
         await self._store_status(key, after)
         self._written_at[key] = now
         if before.phase != after.phase:
+            self.telemetry.moved(key, before, after, view.seen.revision, now)
             _log.info(
                 "phase namespace=%s name=%s from=%s to=%s message=%r",
                 key.namespace,
@@ -191,12 +197,15 @@ async def work(
     while True:
         key = await queue.get()
         try:
-            again = await reconciler.reconcile(key)
+            with reconciler.telemetry.reconcile_seconds.time():
+                again = await reconciler.reconcile(key)
         except ConflictError as e:
             # Somebody wrote first, often a gateway that reports on a route: look again at once.
+            reconciler.telemetry.failed("conflict")
             _log.debug("conflict namespace=%s name=%s error=%s", *_pair(key), e)
             queue.add_in(key, CONFLICT_RETRY_SECONDS)
         except CrossfadeError as e:
+            reconciler.telemetry.failed("refused")
             backoff = queue.failed(key)
             _log.warning(
                 "failed namespace=%s name=%s again_in=%.1fs error=%s",
@@ -207,6 +216,7 @@ async def work(
             )
             await reconciler.report_failure(key, e)
         except Exception:  # noqa: BLE001 - one broken object must not stop the others
+            reconciler.telemetry.failed("bug")
             backoff = queue.failed(key)
             _log.exception("bug namespace=%s name=%s again_in=%.1fs", *_pair(key), backoff)
         else:
