@@ -25,7 +25,7 @@ def series(
 
 def total(*parts: list[Series], canary_is_new: bool = True, warmup: int = 0) -> int:
     fold = CounterFold(SINCE, canary_is_new=canary_is_new, warmup=warmup)
-    return sum(one.amount for part in parts for one in fold.add(part))
+    return sum(sum(one.tally.values()) for part in parts for one in fold.add(part))
 
 
 def test_counts_differences_after_the_baseline() -> None:
@@ -76,8 +76,8 @@ def test_marks_an_increment_whose_interval_the_evidence_began_in() -> None:
     fold = CounterFold(SINCE, canary_is_new=True)
     increments = fold.add([series([(99, 1), (101, 2), (103, 4)], side=Side.CANARY, adds=BAD)])
     assert increments == [
-        Increment(Side.CANARY, 99_000, 101_000, 1, {BAD: 1}, partial=True),
-        Increment(Side.CANARY, 101_000, 103_000, 2, {BAD: 1}, partial=False),
+        Increment(Side.CANARY, 99_000, 101_000, {BAD: 1}, partial=True),
+        Increment(Side.CANARY, 101_000, 103_000, {BAD: 2}, partial=False),
     ]
 
 
@@ -126,7 +126,10 @@ def test_counts_a_canary_pod_from_its_first_sample_on_wherever_that_lies() -> No
 def test_a_canarys_first_sample_marks_no_whole_interval() -> None:
     fold = CounterFold(SINCE, canary_is_new=True)
     increments = fold.add([series([(101, 7), (102, 9)], side=Side.CANARY)])
-    assert [(one.amount, one.partial) for one in increments] == [(7, True), (2, False)]
+    assert [(one.tally, one.partial) for one in increments] == [
+        ({REQUESTS: 7}, True),
+        ({REQUESTS: 2}, False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -159,14 +162,19 @@ def test_a_pod_that_is_old_is_warm_in_probation() -> None:
 def test_no_increment_is_partial_at_the_end_of_a_warm_up(side: Side) -> None:
     fold = CounterFold(SINCE, canary_is_new=True, warmup=10_000)
     increments = fold.add([series([(101, 7), (110, 9), (112, 12), (113, 14)], side=side)])
-    assert increments == [Increment(side, 112_000, 113_000, 2, {REQUESTS: 1}, partial=False)]
+    assert increments == [Increment(side, 112_000, 113_000, {REQUESTS: 2}, partial=False)]
 
 
 def test_a_count_adds_what_its_series_says() -> None:
     fold = CounterFold(SINCE, canary_is_new=True)
     bucket = {"0.5": 1, "1": -1}
-    (one,) = fold.add([Series(Side.STABLE, "p", "le=0.5", bucket, [(99_000, 1), (101_000, 4)])])
-    assert (one.amount, one.adds) == (3, bucket)
+    (one,) = fold.add(
+        [
+            Series(Side.STABLE, "p", "le=0.5", bucket, [(99_000, 1), (101_000, 4)]),
+            Series(Side.STABLE, "p", "le=1", {"1": 1}, [(99_000, 1), (101_000, 9)]),
+        ]
+    )
+    assert one.tally == {"0.5": 3, "1": 5}, "one increment of all series of a scrape"
 
 
 @st.composite
@@ -220,6 +228,6 @@ def test_gives_the_same_increments_in_any_portions(
         start = cut - overlap
 
     def order(one: Increment) -> tuple[object, ...]:
-        return (one.side.value, one.start, one.end, one.amount, *one.adds, one.partial)
+        return (one.side.value, one.start, one.end, one.partial, sorted(one.tally.items()))
 
     assert sorted(portions, key=order) == sorted(whole, key=order)

@@ -172,7 +172,7 @@ def test_every_increment_is_in_one_cell_and_the_cells_are_in_order(
     expected: dict[Side, Tally] = {Side.CANARY: {}, Side.STABLE: {}}
     for one in increments:
         if one.side is Side.STABLE or horizon is None or one.end <= horizon:
-            add_to(expected[one.side], one.adds, one.amount)
+            add_to(expected[one.side], one.tally)
     assert told.canary == expected[Side.CANARY]
     everything = told.stable
     add_to(everything, total(cell.stable for cell in told.learned))

@@ -143,5 +143,5 @@ def test_all_observations_are_counted_once_in_any_portions(
         # Each portion begins with what the one before ended with, as when looks overlap.
         part = samples[max(start - 2, 0) : start + portion]
         series = growing.series(OWNER, "h", part, lambda _: {"n": 1})
-        counted += sum(one.amount * one.adds.get("n", 0) for one in fold.add(series))
+        counted += sum(one.tally.get("n", 0) for one in fold.add(series))
     assert counted == expected

@@ -75,15 +75,14 @@ class Series:
 
 
 class Increment(NamedTuple):
-    """What one series of one pod added between two scrapes."""
+    """What one pod counted between two scrapes."""
 
     side: Side
     start: int
     """The pod's scrape before; for a pod's first scrape the same as ``end``."""
     end: int
-    amount: int
-    adds: Mapping[str, int]
-    """As of the series; times ``amount``."""
+    tally: dict[str, int]
+    """What was added, by what is counted, of all series together."""
     partial: bool = False
     """Only a part of the time since the scrape before is in it: the evidence, or the pod, began
     within."""
@@ -174,14 +173,22 @@ class CounterFold:
         known = list(pod.scrapes)
         new = [at for at in times if not known or at > known[-1]]
         timeline = known + new
+        tallies: dict[tuple[int, int, bool], dict[str, int]] = {}
         for one in of_pod:
-            self._add_series(one, pod, timeline, out)
+            self._add_series(one, pod, timeline, tallies)
+        for (start, end, partial), tally in tallies.items():
+            out.append(Increment(identity[0], start, end, tally, partial))
         if new:
             pod.scraped(new)
 
     def _add_series(
-        self, one: Series, pod: _Pod, timeline: list[int], out: list[Increment]
+        self,
+        one: Series,
+        pod: _Pod,
+        timeline: list[int],
+        tallies: dict[tuple[int, int, bool], dict[str, int]],
     ) -> None:
+        """Add what a series counted to the tallies, by start, end and whether it is partial."""
         last = pod.newest.get(one.key)
         counts_after = pod.counts_after
         for at, raw in one.samples:
@@ -197,7 +204,9 @@ class CounterFold:
             last = (at, value)
             if delta and at > counts_after and (start >= counts_after or not self._warmup):
                 partial = start < counts_after or start == at
-                out.append(Increment(one.side, start, at, delta, one.adds, partial))
+                tally = tallies.setdefault((start, at, partial), {})
+                for what, each in one.adds.items():
+                    tally[what] = tally.get(what, 0) + each * delta
         if last is not None:
             pod.newest[one.key] = last
 

@@ -47,10 +47,10 @@ Tally = dict[str, int]
 """What was counted, by what it is."""
 
 
-def add_to(tally: Tally, more: Mapping[str, int], times: int = 1) -> None:
+def add_to(tally: Tally, more: Mapping[str, int]) -> None:
     """Add ``more`` to a tally, in place."""
     for what, amount in more.items():
-        tally[what] = tally.get(what, 0) + amount * times
+        tally[what] = tally.get(what, 0) + amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +135,12 @@ class _OpenCell:
     def add(self, one: Increment) -> None:
         """Take in an increment."""
         if one.side is Side.STABLE:
-            add_to(self.stable, one.adds, one.amount)
+            add_to(self.stable, one.tally)
             return
         every, whole = self.canary.setdefault((one.end, one.start), ({}, {}))
-        add_to(every, one.adds, one.amount)
+        add_to(every, one.tally)
         if not one.partial:
-            add_to(whole, one.adds, one.amount)
+            add_to(whole, one.tally)
 
     def requests_after(self, at: int) -> int:
         """Return the canary's requests by samples after a time."""
@@ -217,7 +217,7 @@ class Ledger(Generic[T]):
             cell.add(one)
             if one.side is Side.STABLE and one.start < self._first * CELL_MS < one.end:
                 self._compare_from(one.end)
-            requests = one.adds.get(REQUESTS, 0) * one.amount
+            requests = one.tally.get(REQUESTS, 0)
             if one.side is Side.CANARY and requests:
                 self._answered_at.append(one.end)
                 self._answers.append(requests)
