@@ -194,7 +194,7 @@ class FallbackTarget(ApiModel):
 class Breaker(ApiModel):
     """When the model is not asked any more, for a while."""
 
-    failure_percent: Annotated[float, Field(gt=0, le=100)] = 50
+    failure_percent: Annotated[float, Field(gt=0, lt=100)] = 50
     """It opens when more of the requests in the window failed, in percent."""
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """With fewer requests in the window it does not open."""
