@@ -1,0 +1,48 @@
+-- What a person may order, and in which phases the operator would carry it out.
+
+local status = obj.status or {}
+local phase = status.phase or ""
+for _, condition in ipairs(status.conditions or {}) do
+  if condition.reason == "InvalidSpec" then
+    -- Nothing is carried out until the spec can be read again.
+    phase = "InvalidSpec"
+  end
+end
+local paused = obj.spec.rollout ~= nil and obj.spec.rollout.paused == true
+
+local on_a_step = phase == "Progressing" or phase == "Paused"
+local before_promotion = phase == "Preparing" or on_a_step
+local with_two_versions = before_promotion or phase == "Promoting" or phase == "Probation"
+
+return {
+  ["promote"] = {
+    ["disabled"] = paused or not on_a_step,
+    ["displayName"] = "Promote: pass this step",
+    ["iconClass"] = "fa fa-fw fa-step-forward",
+  },
+  ["promote-full"] = {
+    ["disabled"] = paused or not on_a_step,
+    ["displayName"] = "Promote: pass all steps",
+    ["iconClass"] = "fa fa-fw fa-fast-forward",
+  },
+  ["abort"] = {
+    ["disabled"] = not with_two_versions,
+    ["displayName"] = "Abort: take the new version back",
+    ["iconClass"] = "fa fa-fw fa-undo",
+  },
+  ["pause"] = {
+    ["disabled"] = paused or not before_promotion,
+    ["displayName"] = "Pause: hold the weight",
+    ["iconClass"] = "fa fa-fw fa-pause-circle",
+  },
+  ["resume"] = {
+    ["disabled"] = not paused,
+    ["displayName"] = "Resume",
+    ["iconClass"] = "fa fa-fw fa-play-circle",
+  },
+  ["retry"] = {
+    ["disabled"] = phase ~= "RolledBack",
+    ["displayName"] = "Retry: roll the rejected version out again",
+    ["iconClass"] = "fa fa-fw fa-redo",
+  },
+}
