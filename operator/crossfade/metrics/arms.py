@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from crossfade.errors import InvalidSpecError, MetricSourceError
 from crossfade.evidence.counters import Side
@@ -27,13 +27,8 @@ HISTOGRAM_WEIGHS: Final = 50
 """A native histogram is as large as so many samples of counters."""
 
 
-class Row(NamedTuple):
-    """A series that is one of the versions'."""
-
-    owner: Owner
-    key: str
-    """What it is: its selector, name and labels."""
-    series: RawSeries
+Row = tuple[Owner, str, RawSeries]
+"""A series that is one of the versions', whose it is, and what it is: selector, name and labels."""
 
 
 class Arms:
@@ -86,11 +81,11 @@ class Arms:
             try:
                 mine = known[labels]
             except KeyError:
-                owner = self.owner(series)
-                mine = (owner, f"{of}\0{identity(series)}") if owner is not None else None
-                known[labels] = mine
+                whose = self.owner(series)
+                mine = known[labels] = (whose, f"{of}\0{identity(series)}") if whose else None
             if mine is not None:
-                rows.append(Row(*mine, series))
+                owner, key = mine
+                rows.append((owner, key, series))
         return rows
 
     def owner(self, series: RawSeries) -> Owner | None:
@@ -154,7 +149,7 @@ class Portion:
 
     async def histograms(self, of: Selector) -> list[Row]:
         """Return the native histograms of a selector, as :meth:`series` does."""
-        return [row for row in await self.series(of) if row.series.histograms]
+        return [row for row in await self.series(of) if row[2].histograms]
 
     def news(self, row: Row) -> list[tuple[int, float]]:
         """Return the samples that are not known yet, with times in milliseconds.
@@ -162,7 +157,8 @@ class Portion:
         Raises:
             MetricSourceError: a value is no number.
         """
-        return parse_samples(row.series.values, self.known(row.owner, row.key))
+        owner, key, series = row
+        return parse_samples(series.values, self.known(owner, key))
 
 
 def identity(series: RawSeries, but: str = "") -> str:

@@ -74,7 +74,8 @@ def counters(portion: Portion, rows: Iterable[tuple[Term, Row]]) -> list[Series]
     for term, row in rows:
         news = portion.news(row)
         if news:
-            taken.append(Series(*row.owner, row.key, term.adds, news))
+            (side, pod), key, _ = row
+            taken.append(Series(side, pod, key, term.adds, news))
     return taken
 
 
@@ -125,15 +126,15 @@ class LatencyReading:
             for term in self._terms:
                 classic += [(term, row) for row in await portion.series(term.selector)]
         owners = {
-            Kind.NATIVE: {row.owner for row in native},
-            Kind.CLASSIC: {row.owner for _, row in classic},
+            Kind.NATIVE: {owner for owner, _, _ in native},
+            Kind.CLASSIC: {owner for _, (owner, _, _) in classic},
         }
         kind = self._kinds.find(owners, portion.arms.sides)
         if kind is Kind.NATIVE:
             return self._read_native(native)
         self._kind = kind
-        for term, row in classic:
-            (self._bordered if term.bad < 0 else self._counted).add(row.owner)
+        for term, (owner, _, _) in classic:
+            (self._bordered if term.bad < 0 else self._counted).add(owner)
         return counters(portion, classic)
 
     def forget(self) -> None:

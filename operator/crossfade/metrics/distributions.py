@@ -117,7 +117,7 @@ class LabelReading:
     async def read(self, portion: Portion) -> list[Series]:
         """See :class:`~crossfade.metrics.folds.Reading`."""
         rows = await portion.series(self._counter)
-        lacking = {row.owner for row in rows if not row.series.labels.get(self._label)}
+        lacking = {owner for owner, _, one in rows if not one.labels.get(self._label)}
         if lacking:
             raise MetricSourceError(
                 f"series of {self._counter.name} of {names_of(lacking)} lack the label "
@@ -125,15 +125,16 @@ class LabelReading:
             )
         taken = []
         for row in rows:
-            self._sides.add(row.owner[0])
+            (side, pod), key, series = row
+            self._sides.add(side)
             news = portion.news(row)
             if not news:
                 continue
-            value = row.series.labels[self._label]
+            value = series.labels[self._label]
             sides = self._values.setdefault(value, set())
             if any(count > 0 for _, count in news):
-                sides.add(row.owner[0])
-            taken.append(Series(*row.owner, row.key, part_adds(value), news))
+                sides.add(side)
+            taken.append(Series(side, pod, key, part_adds(value), news))
         self._expect_categories()
         return taken
 
@@ -217,7 +218,7 @@ class HistogramReading:
             )
             for kind in self._kinds.asked
         }
-        owners = {kind: {row.owner for row in rows} for kind, rows in answers.items()}
+        owners = {kind: {owner for owner, _, _ in rows} for kind, rows in answers.items()}
         kind = self._kinds.find(owners, portion.arms.sides)
         if kind is None:
             return []
