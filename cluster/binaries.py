@@ -32,6 +32,7 @@ KUBERNETES_VERSION: Final = "v1.36.3"
 PROMETHEUS_MODULE_VERSION: Final = "v0.313.5"
 TRAEFIK_VERSION: Final = "3.7.15"
 GATEWAY_API_VERSION: Final = "v1.5.1"
+HELM_VERSION: Final = "v3.20.2"
 GO_1_27: Final = "go1.27.3"
 """Toolchain that CoreDNS's and Prometheus's dependencies ask for; Go fetches it by itself."""
 SLOWEST_BUILD_SECONDS: Final = 1800
@@ -117,6 +118,32 @@ KIND_CHECK: Final = GoProgram(
     sources=PACKAGE / "go" / "kindcheck",
 )
 """Loads a kind configuration with kind's own types; built only when it is asked for."""
+
+HELM: Final = GoProgram(
+    "helm",
+    "helm.sh/helm/v3",
+    HELM_VERSION,
+    "helm.sh/helm/v3/cmd/helm",
+    # As in its Makefile; `helm template` takes the cluster to be of the libraries' Kubernetes.
+    version_variables=(
+        f"helm.sh/helm/v3/internal/version.version={HELM_VERSION}",
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1",
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=35",
+    ),
+)
+"""Renders and installs the chart; no part of a cluster, so built only when it is asked for."""
+
+
+PROMTOOL: Final = GoProgram(
+    "promtool",
+    "github.com/prometheus/prometheus",
+    PROMETHEUS_MODULE_VERSION,
+    "github.com/prometheus/prometheus/cmd/promtool",
+    toolchain=GO_1_27,
+    tags="remove_all_sd,enable_kubernetes_sd",
+    version_variables=("github.com/prometheus/common/version.Version=3.13.5",),
+)
+"""Checks the alert rules; built only when it is asked for."""
 
 
 def ensure_built(paths: Paths, programs: Sequence[GoProgram] = PROGRAMS) -> None:
