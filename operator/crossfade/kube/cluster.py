@@ -248,9 +248,10 @@ def _resource(kind: ResourceKind) -> Resource:
 def about(method: str, path: str) -> tuple[str, str]:
     """Return verb and resource of a request, as an RBAC rule names them."""
     parts = path.strip("/").split("/")
-    if parts[0] not in ("api", "apis"):
+    skipped = {"api": 2, "apis": 3}.get(parts[0])
+    if skipped is None or len(parts) <= skipped:
         return method, path
-    parts = parts[2 if parts[0] == "api" else 3 :]
+    parts = parts[skipped:]
     if parts[0] == "namespaces":
         parts = parts[2:]
     plural, name, subresource = (*parts, "", "")[:3]
