@@ -106,7 +106,7 @@ async def _serve(
     queue: WorkQueue[NamespacedName] = WorkQueue()
     telemetry.watch_queue(queue)
     targets = Targets()
-    prometheus = PrometheusClient(settings.prometheus_addresses)
+    prometheus = PrometheusClient(settings.prometheus_addresses, telemetry.prometheus_query)
     analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic, config_maps=cluster)
     looks = Looks(analyst, queue.add, _now)
     drills = Drills(HttpSidecars(), queue.add, _now)

@@ -17,9 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from crossfade.api.v1alpha1 import ModelDeploymentStatus
 from crossfade.core import rollback
-from crossfade.errors import ClusterError, ConflictError, CrossfadeError
+from crossfade.errors import ClusterError, ConflictError, CrossfadeError, MetricSourceError
 from crossfade.evidence.verdicts import Evidence, MetricAnswer, Verdict
 from crossfade.kube.cluster import KubernetesCluster, about
+from crossfade.metrics import prometheus
+from crossfade.metrics.endpoints import Endpoint
+from crossfade.metrics.prometheus import PrometheusClient, RawSeries
 from crossfade.names import NamespacedName
 from crossfade.probes import STUCK_SECONDS, application_of
 from crossfade.reconcile.queue import WorkQueue
@@ -27,6 +30,7 @@ from crossfade.reconcile.reconciler import work
 from crossfade.telemetry import REASONS, Telemetry
 from tests.unit.world import KEY, REF, START, World, healthy_world, manifest
 
+OUTCOMES = ("ok", "error")
 CORE = Path(rollback.__file__).parent
 FRAUD = {"namespace": KEY.namespace, "name": KEY.name}
 
@@ -394,6 +398,28 @@ async def test_each_request_is_counted_once_by_its_outcome(
     requests = {s: v for s, v in samples(telemetry).items() if s.startswith("crossfade_api")}
     expected = series("crossfade_api_requests_total", verb="get", resource="/version", code=code)
     assert requests == {expected: 1}
+
+
+async def test_each_question_to_prometheus_is_counted_once_and_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    telemetry = Telemetry()
+    client = PrometheusClient((), telemetry.prometheus_query)
+    endpoint = Endpoint("http://127.0.0.1:9")
+
+    def fail(*_: object) -> list[RawSeries]:
+        raise MetricSourceError("partial")
+
+    monkeypatch.setattr(prometheus, "_call", lambda *_: [])
+    assert await client.instant(endpoint, "up[5m]", 1) == []
+    monkeypatch.setattr(prometheus, "_call", fail)
+    with pytest.raises(MetricSourceError):
+        await client.steps(endpoint, "up", 0, 10, 5)
+    client.close()
+    seen = samples(telemetry)
+    asked = {r: seen[series("crossfade_prometheus_queries_total", result=r)] for r in OUTCOMES}
+    assert asked == {"ok": 1, "error": 1}
+    assert seen["crossfade_prometheus_query_seconds_count{}"] == 2
 
 
 # ── the port ──────────────────────────────────────────────────────────────────────────────────────

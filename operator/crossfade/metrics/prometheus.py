@@ -78,8 +78,16 @@ class Prom(Protocol):
 class PrometheusClient:
     """Asks any number of Prometheus servers."""
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
-        """Ask only below these addresses; any, when there are none."""
+    def __init__(
+        self,
+        allowed: Sequence[str] = (),
+        on_answer: Callable[[str, float], None] = lambda *_: None,
+    ) -> None:
+        """Ask only below these addresses; any, when there are none.
+
+        ``on_answer`` is told how each question went ("ok", "error"), and how many seconds it took.
+        """
+        self._on_answer = on_answer
         self._allowed = allowed
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
         self._clients: OrderedDict[Endpoint, tuple[Any, asyncio.Semaphore]] = OrderedDict()
@@ -113,13 +121,18 @@ class PrometheusClient:
                 f"{', '.join(self._allowed)} (CROSSFADE_PROMETHEUS_ADDRESSES)"
             )
         loop = asyncio.get_running_loop()
+        began, result = loop.time(), "error"
         try:
             async with asyncio.timeout(endpoint.timeout_seconds + 1):
                 client, gate = self._client(endpoint)
                 async with gate:
-                    return await loop.run_in_executor(self._pool, _call, endpoint, client, ask)
+                    answer = await loop.run_in_executor(self._pool, _call, endpoint, client, ask)
+            result = "ok"
         except TimeoutError as e:
             raise MetricSourceError(_late(endpoint)) from e
+        finally:
+            self._on_answer(result, loop.time() - began)
+        return answer
 
     def _client(self, endpoint: Endpoint) -> tuple[Any, asyncio.Semaphore]:
         known = self._clients.get(endpoint)
