@@ -11,17 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
+from crossfade.sidecar.exchange import BUFFERED_BYTES, Exchange
 from crossfade.sidecar.framing import MAX_HEAD_BYTES
 from crossfade.sidecar.messages import Answer, Request
 from crossfade.sidecar.server import (
     BODY_SECONDS,
-    BUFFERED_BYTES,
     HEAD_SECONDS,
     IDLE_SECONDS,
     LINGER_SECONDS,
     SEND_SECONDS,
     Connection,
-    Exchange,
     Server,
     whole,
 )

@@ -12,12 +12,14 @@ from typing_extensions import override
 from crossfade.sidecar.framing import MAX_HEAD_BYTES, RequestHead
 from crossfade.sidecar.messages import Answer, Headers, Request
 from crossfade.sidecar.upstream import (
-    BUFFERED_BYTES,
     IDLE_SECONDS,
-    BrokenError,
     UpstreamClient,
-    UpstreamConnection,
     _Pool,
+)
+from crossfade.sidecar.upstream_connection import (
+    BUFFERED_BYTES,
+    BrokenError,
+    UpstreamConnection,
 )
 from tests.unit.wires import (
     OK,

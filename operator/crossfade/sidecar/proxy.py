@@ -20,6 +20,7 @@ from crossfade.sidecar.breaker import CircuitBreaker
 from crossfade.sidecar.config import Config, Inputs
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.documents import Unreadable, parse_answer, parse_request
+from crossfade.sidecar.exchange import ClientGoneError, Exchange
 from crossfade.sidecar.fallback import Chain
 from crossfade.sidecar.framing import RefusedError, RequestHead, error_answer, write_head
 from crossfade.sidecar.messages import (
@@ -34,9 +35,10 @@ from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.observer import Observer
 from crossfade.sidecar.readiness import LOOPBACK
 from crossfade.sidecar.recording import Recorder
-from crossfade.sidecar.server import ClientGoneError, Exchange, Server
+from crossfade.sidecar.server import Server
 from crossfade.sidecar.tunnel import join, join_server, refuse_http2
-from crossfade.sidecar.upstream import Body, UpstreamAnswer, UpstreamClient
+from crossfade.sidecar.upstream import UpstreamClient
+from crossfade.sidecar.upstream_connection import Body, UpstreamAnswer
 
 HELD_BYTES: Final = 1024 * 1024
 """With a fallback, answers up to this size are sent when they are whole; see ADR 7."""

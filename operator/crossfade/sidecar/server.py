@@ -1,8 +1,7 @@
-"""The side that faces clients: HTTP/1.1 connections, and the life of an exchange on one.
+"""The side that faces clients: HTTP/1.1 connections, parsed by llhttp.
 
 Requests of one connection are handled one after the other, each by a task that ends with the
-connection: a client that goes away takes the work for it along. A body is read only as fast as it
-is wanted, and an answer written only as fast as the client reads.
+connection: a client that goes away takes the work for it along.
 """
 
 from __future__ import annotations
@@ -17,27 +16,25 @@ from typing import Any, Final, Protocol, cast
 import httptools
 from typing_extensions import override
 
+from crossfade.sidecar.exchange import ClientGoneError, Exchange, phrase, status_line, too_large
 from crossfade.sidecar.framing import (
     MAX_HEAD_BYTES,
     PREFACE,
     RefusedError,
     RequestHead,
     error_answer,
-    has_no_body,
     read_request_head,
     with_length,
-    write_chunk,
     write_head,
-    write_trailers,
 )
-from crossfade.sidecar.messages import HOP_BY_HOP, Answer, Headers, Request
+from crossfade.sidecar.messages import Answer, Request
 
 HEAD_SECONDS: Final = 10.0
 """How long a head may take once it has begun."""
 
-IDLE_SECONDS: Final = 75.0
-"""Without a request. Longer than gateways keep a connection (Envoy's default is an hour, but
-Traefik's and nginx's pools are at 60 to 90 s): who closes first loses no request to the race."""
+IDLE_SECONDS: Final = 3700.0
+"""Without a request. Longer than gateways keep a connection (nginx 60 s, Traefik 90 s, Envoy an
+hour by default): who closes first loses no request that is on its way."""
 
 BODY_SECONDS: Final = 30.0
 """How long a body may stand still while it is waited for."""
@@ -56,11 +53,6 @@ later than the pod, and a connection that is closed meanwhile may have a request
 SWEEP_SECONDS: Final = 1.0
 """How often the times above are looked at."""
 
-BUFFERED_BYTES: Final = 256 * 1024
-"""More of a body than this is not read from the connection before it is wanted."""
-
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 _log = logging.getLogger(__name__)
 
 
@@ -74,207 +66,6 @@ class Handler(Protocol):
 
 Http2Handler = Callable[[asyncio.Transport, bytes], Coroutine[Any, Any, None]]
 """Takes a connection over, with what was read of it, and returns when it is done with it."""
-
-
-class ClientGoneError(ConnectionError):
-    """There is nobody any more to write to."""
-
-
-class Exchange:
-    """A request, whose body may still be on its way, and the answer to it."""
-
-    __slots__ = (
-        "_buffered",
-        "_chunks",
-        "_closes",
-        "_connection",
-        "_continued",
-        "_error",
-        "_pieces",
-        "_taken",
-        "_waiter",
-        "begun",
-        "complete",
-        "ended",
-        "head",
-        "relays_continue",
-        "trailers",
-    )
-
-    def __init__(self, connection: Connection, head: RequestHead) -> None:
-        self._connection = connection
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        self._taken = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: RefusedError | None = None
-        self._continued = False
-        self._chunks = False
-        self._closes = head.closes
-        self.head = head
-        self.complete = False
-        """The whole body, with its trailers, has arrived."""
-        self.trailers: Headers = ()
-        self.relays_continue = False
-        """Who answers sends "100 Continue" itself, with ``inform``."""
-        self.begun = False
-        """The head of the answer was sent."""
-        self.ended = False
-
-    # The request.
-
-    async def read(self) -> bytes:
-        """Return what has arrived of the body since the last time, at least a byte; b"": the end.
-
-        Raises:
-            RefusedError: it is too large, too slow, or no HTTP.
-        """
-        while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            if self.complete:
-                return b""
-            if self.head.expects_continue and not (self._continued or self.relays_continue):
-                self._continued = True
-                if not self.begun and not self._taken:
-                    self._connection.write(_CONTINUE)
-            self._connection.resume_reading()
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._buffered = 0
-        if not self.complete:
-            self._connection.resume_reading()
-        return piece
-
-    async def read_all(self) -> bytes:
-        """Return the whole body."""
-        if self.complete and self._error is None:
-            return await self.read()
-        pieces = []
-        while piece := await self.read():
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    @property
-    def is_broken(self) -> bool:
-        """Tell whether the request will never be whole, by the client's fault."""
-        return self._error is not None
-
-    @property
-    def is_waiting(self) -> bool:
-        """Tell whether somebody waits for the client to send."""
-        return self._waiter is not None
-
-    def take_piece(self, piece: bytes) -> None:
-        """Add to the body."""
-        self._taken += len(piece)
-        if self._taken > self._connection.server.max_body_bytes:
-            self.fail(_too_large(self._connection.server.max_body_bytes))
-            return
-        self._pieces.append(piece)
-        self._buffered += len(piece)
-        if self._buffered > BUFFERED_BYTES:
-            self._connection.pause_reading()
-        self.wake()
-
-    def fail(self, error: RefusedError) -> None:
-        """Let who reads the body know that it will never be whole."""
-        if self._error is None:
-            self._error = error
-        self._pieces.clear()
-        self._closes = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Let who reads the body look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # The answer.
-
-    def inform(self, status: int, reason: bytes, headers: Headers) -> None:
-        """Send an interim answer (1xx)."""
-        if self.head.is_http_11 and not self.begun:
-            self._connection.write(write_head(_status_line(status, reason), headers))
-
-    def begin(
-        self,
-        status: int,
-        reason: bytes,
-        headers: Headers,
-        body: bytes = b"",
-        *,
-        last: bool = False,
-    ) -> None:
-        """Send the head, and a piece of the body with it; with ``last`` it is the whole body.
-
-        Without a Content-Length among the headers the body is chunked, or, for HTTP/1.0, ends
-        with the connection.
-        """
-        self.begun = True
-        bodyless = has_no_body(self.head.method, status)
-        framed = bodyless or any(name.lower() == b"content-length" for name, _ in headers)
-        more = b""
-        if not framed:
-            self._chunks = self.head.is_http_11
-            if self._chunks:
-                more = b"transfer-encoding: chunked\r\n"
-            else:
-                self._closes = True
-        self._closes = self._closes or not self.complete or self._connection.server.is_draining
-        if self._closes:
-            more += b"connection: close\r\n"
-        elif not self.head.is_http_11:
-            more += b"connection: keep-alive\r\n"
-        data = write_head(_status_line(status, reason), headers, more)
-        if body and not bodyless:
-            data += write_chunk(body) if self._chunks else body
-        if last:
-            if self._chunks:
-                data += write_trailers(())
-            self.ended = True
-        self._connection.write(data)
-
-    async def write(self, piece: bytes) -> None:
-        """Send a piece of the body, and wait until the client has read most of it.
-
-        Raises:
-            ClientGoneError: there is no client any more.
-        """
-        if piece:
-            self._connection.write(write_chunk(piece) if self._chunks else piece)
-            await self._connection.drain()
-
-    def end(self, trailers: Headers = ()) -> None:
-        """Send the end of the body. A body that is not chunked has no place for trailers."""
-        if self._chunks:
-            kept = tuple(header for header in trailers if header[0].lower() not in HOP_BY_HOP)
-            self._connection.write(write_trailers(kept))
-        self.ended = True
-
-    def answer(self, answer: Answer, reason: bytes | None = None) -> None:
-        """Send a whole answer."""
-        headers = answer.headers
-        if not has_no_body(self.head.method, answer.status):
-            headers = with_length(headers, len(answer.body))
-        if reason is None:
-            reason = _phrase(answer.status)
-        self.begin(answer.status, reason, headers, answer.body, last=True)
-
-    def detach(self) -> tuple[asyncio.Transport, bytes]:
-        """Give the connection away; returns what was read of it but not yet looked at."""
-        self.ended = True
-        return self._connection.detach()
-
-    @property
-    def closes(self) -> bool:
-        """Tell whether the connection ends with this exchange."""
-        return self._closes or not self.ended or not self.complete
 
 
 class Connection(asyncio.Protocol):
@@ -374,6 +165,16 @@ class Connection(asyncio.Protocol):
         self._drainer = None
 
     # For exchanges.
+
+    @property
+    def max_body_bytes(self) -> int:
+        """A larger body is refused."""
+        return self.server.max_body_bytes
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the connection ends with the next answer."""
+        return self.server.is_draining
 
     def write(self, data: bytes) -> None:
         """Send."""
@@ -513,7 +314,7 @@ class Connection(asyncio.Protocol):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "ask for a websocket without a body")
         limit = self.server.max_body_bytes
         if head.length is not None and head.length > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         self._newest = exchange = Exchange(self, head)
         self._head_since = None
         self._fed = 0
@@ -608,7 +409,7 @@ class Connection(asyncio.Protocol):
     def _say(self, error: RefusedError) -> None:
         answer = error_answer(error.status, error.message)
         headers = with_length(answer.headers, len(answer.body))
-        line = _status_line(answer.status, _phrase(answer.status))
+        line = status_line(answer.status, phrase(answer.status))
         self.write(write_head(line, headers, b"connection: close\r\n") + answer.body)
         self._close(is_all_read=False)
 
@@ -769,22 +570,6 @@ async def serve(
     server = Server(whole(handler), max_body_bytes)
     await server.start(host, port)
     return server
-
-
-def _status_line(status: int, reason: bytes) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
-
-
-def _phrase(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b""
-
-
-def _too_large(limit: int) -> RefusedError:
-    said = f"send at most {limit} bytes, or raise maxBodyBytes"
-    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, said)
 
 
 def _head_too_large() -> RefusedError:
