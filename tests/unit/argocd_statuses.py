@@ -254,6 +254,17 @@ async def rolled_back_not_ready() -> World:
     return world
 
 
+async def rolled_back_left() -> World:
+    """Git asks for another version after a rejected one, while the gateway refuses the route."""
+    world = await rolled_back()
+    world.cluster.gateway_accepts = False
+    assert world.route is not None
+    world.cluster.apply(copy.deepcopy(world.route))
+    world.apply(manifest("3.0.0"))
+    await world.run(30)
+    return world
+
+
 async def stable_not_ready() -> World:
     """The only version lost its pods."""
     world = await healthy_world()
@@ -316,6 +327,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         rolled_back,
         rolled_back_by_person,
         rolled_back_not_ready,
+        rolled_back_left,
         stable_not_ready,
         invalid_spec,
         write_failed,

@@ -46,6 +46,15 @@ local function is_rejected(revision)
   return false
 end
 
+local function is_version_rejected(version)
+  for _, rejected in ipairs(status.rejected or {}) do
+    if rejected.version == version then
+      return true
+    end
+  end
+  return false
+end
+
 local function does_harm()
   for _, metric in ipairs(status.metrics or {}) do
     if metric.verdict == "harm" then
@@ -61,7 +70,7 @@ local function is_held_by_deadline()
   return phase == "Progressing" and rollout.deadlinePassed and not passed
 end
 
-if phase == "RolledBack" then
+if phase == "RolledBack" and is_version_rejected(asked) then
   return {
     status = "Degraded",
     message = message .. " (the action retry does that); version " .. stable .. " serves",

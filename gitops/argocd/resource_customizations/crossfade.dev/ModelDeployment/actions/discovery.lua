@@ -10,6 +10,11 @@ for _, condition in ipairs(status.conditions or {}) do
 end
 local paused = obj.spec.rollout ~= nil and obj.spec.rollout.paused == true
 
+local rejected = false
+for _, it in ipairs(status.rejected or {}) do
+  rejected = rejected or it.version == obj.spec.model.version
+end
+
 local on_a_step = phase == "Progressing" or phase == "Paused"
 local before_promotion = phase == "Preparing" or on_a_step
 local with_two_versions = before_promotion or phase == "Promoting" or phase == "Probation"
@@ -41,7 +46,7 @@ return {
     ["iconClass"] = "fa fa-fw fa-play-circle",
   },
   ["retry"] = {
-    ["disabled"] = phase ~= "RolledBack",
+    ["disabled"] = phase ~= "RolledBack" or not rejected,
     ["displayName"] = "Retry: roll the rejected version out again",
     ["iconClass"] = "fa fa-fw fa-redo",
   },
