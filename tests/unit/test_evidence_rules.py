@@ -245,7 +245,7 @@ ALONE: Steps = [(Counts(20, 0), NOTHING)] * 4
             SEEN,
             MARGIN,
             ASKED,
-            "no answer of stable is counted yet, so there is nothing to compare with",
+            "no answer of stable is counted yet to compare with",
         ),
         (
             taken(*ALONE, limits=MARGIN),

@@ -159,7 +159,7 @@ def _incomparable(tests: RateTests, limits: Limits, asked: Asked) -> Answer | No
         return NOTHING_BESIDE
     if tests.stable.requests:
         return None
-    return Verdict.NOT_ENOUGH_DATA, "no answer of stable is counted yet, so there is nothing to compare with"
+    return Verdict.NOT_ENOUGH_DATA, "no answer of stable is counted yet to compare with"
 
 
 def describe(tests: RateTests, limits: Limits, asked: Asked) -> str:
