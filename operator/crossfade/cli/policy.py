@@ -32,7 +32,7 @@ def read_policy(path: str, namespace: str | None) -> Policy:
         CommandError: there is no such file, or not one ModelDeployment with an analysis in it.
         InvalidSpecError: the spec is wrong.
     """
-    found = [body for body in _objects(path) if body.get("kind") == KIND]
+    found = [body for body in read_objects(path) if body.get("kind") == KIND]
     if len(found) != 1:
         raise CommandError(f"{path} has {len(found)} {KIND}s; give a file with one")
     (body,) = found
@@ -47,7 +47,12 @@ def read_policy(path: str, namespace: str | None) -> Policy:
     return Policy(key, spec, spec.analysis)
 
 
-def _objects(path: str) -> Iterable[dict[str, Any]]:
+def read_objects(path: str) -> Iterable[dict[str, Any]]:
+    """Read the objects of a YAML or JSON file; ``-`` is the standard input.
+
+    Raises:
+        CommandError: there is no such file, or it is neither.
+    """
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
         documents = list(yaml.safe_load_all(text))
