@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 import kopf
 from pydantic import ValidationError
 
+from crossfade import logs
 from crossfade.kube.cluster import KubernetesCluster, connect
 from crossfade.kube.resources import CHILDREN, MODEL_DEPLOYMENT, ROUTES
 from crossfade.kube.sidecars import HttpSidecars
@@ -32,8 +32,6 @@ from crossfade.telemetry import Telemetry
 from crossfade.watches import registry_of, settings_of
 from crossfade.workload.sidecar import NATIVE_SIDECARS, Injection
 
-_log = logging.getLogger("crossfade")
-
 
 def main() -> None:
     """Run the operator; exit with 2 when the settings are wrong."""
@@ -41,13 +39,7 @@ def main() -> None:
         settings = Settings()
     except ValidationError as e:
         sys.exit(f"crossfade: wrong settings: {e}")
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("kopf", "aiohttp.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.set_up(settings.log_level, settings.log_format)
     asyncio.run(run(settings))
 
 

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged: INFO is a line for each action and transition."""
+    log_format: Literal["text", "json"] = "text"
+    """How: text with key=value pairs, or a JSON object a line."""
     workers: int = Field(default=16, ge=1, le=64)
     """How many ModelDeployments are worked on at the same time."""
     health_port: int = Field(default=8080, ge=1, le=65535)

@@ -27,11 +27,13 @@ from crossfade.core.actions import (
 from crossfade.errors import RouteError
 from crossfade.kube.resources import AUTOSCALER, DEPLOYMENT, SERVICE, ResourceKind
 from crossfade.kube.store import Store
+from crossfade.logs import about
 from crossfade.names import (
     ANNOTATION_COMMAND,
     API_VERSION,
     FINALIZER,
     KIND,
+    NamespacedName,
     child_name,
 )
 from crossfade.reconcile.observe import View
@@ -123,7 +125,8 @@ def _restore(view: View, store: Store) -> Iterator[Write]:
     try:
         write = view.router.restore(store.get(view.router.target))
     except RouteError as e:
-        _log.warning("the route is left as it is: %s", e)
+        key = NamespacedName(view.owner.namespace, view.owner.name)
+        _log.warning("the route is left as it is", extra=about(key, error=e))
         return
     if write is not None:
         yield write

@@ -16,6 +16,7 @@ from typing import Final
 from crossfade.core.observation import Drill, DrillResult
 from crossfade.errors import SidecarError
 from crossfade.kube.sidecars import Sidecars
+from crossfade.logs import about
 from crossfade.names import NamespacedName
 from crossfade.reconcile.looks import Wake
 from crossfade.sidecar.config import Golden
@@ -93,7 +94,7 @@ class Drills:
         try:
             drill = await self._answer(asked)
         except Exception:  # noqa: BLE001 - a question that never ends would hold for ever
-            _log.exception("sidecars could not be asked key=%s", asked.key)
+            _log.exception("sidecars could not be asked", extra=about(asked.key))
             drill = _unknown(asked, "the sidecars could not be asked; the operator's log says why")
         drills = self._drills.get(asked.key)
         if drills is not None and drills.asked == asked:
@@ -132,7 +133,8 @@ class Drills:
         try:
             found = await self._sidecars.check(address, asked.port, asked.golden)
         except SidecarError as e:
-            _log.warning("stable's golden request was not checked key=%s error=%s", asked.key, e)
+            words = about(asked.key, error=e)
+            _log.warning("stable's golden request was not checked", extra=words)
             return None
         return tuple(f"stable's golden request: {words}" for words in found)
 

@@ -20,6 +20,7 @@ from crossfade.kube.cluster import Cluster
 from crossfade.kube.events import event_of
 from crossfade.kube.resources import model_deployment_ref, ref_of
 from crossfade.kube.store import Store
+from crossfade.logs import about
 from crossfade.names import NamespacedName
 from crossfade.reconcile.act import writes_of
 from crossfade.reconcile.drills import Drills
@@ -96,13 +97,8 @@ class Reconciler:
 
     async def _carry_out(self, view: View, decision: Decision) -> None:
         for action in decision.actions:
-            _log.info(
-                "action namespace=%s name=%s phase=%s do=%s",
-                view.owner.namespace,
-                view.owner.name,
-                decision.status.phase,
-                action,
-            )
+            key = NamespacedName(view.owner.namespace, view.owner.name)
+            _log.info("action", extra=about(key, phase=decision.status.phase, do=action))
             for write in writes_of(action, view, self._store, self._injection):
                 await self._write(write)
 
@@ -135,14 +131,8 @@ class Reconciler:
         self._written_at[key] = now
         if before.phase != after.phase:
             self.telemetry.moved(key, before, after, view.seen.revision, now)
-            _log.info(
-                "phase namespace=%s name=%s from=%s to=%s message=%r",
-                key.namespace,
-                key.name,
-                before.phase,
-                after.phase,
-                after.message,
-            )
+            words = about(key, phase=after.phase, was=before.phase, message=after.message)
+            _log.info("phase", extra=words)
         return None
 
     async def _store_status(self, key: NamespacedName, status: ModelDeploymentStatus) -> None:
@@ -169,7 +159,7 @@ class Reconciler:
             news = Announcement("Warning", "WriteFailed", str(error))
             await self._cluster.post_event(event_of(body, news, now, self._instance))
         except CrossfadeError as e:
-            _log.warning("the failure could not be reported: %s", e)
+            _log.warning("the failure could not be reported", extra=about(key, error=e))
 
     def _announce(self, view: View, decision: Decision) -> None:
         """Post what happened beside the loop: an Event must not delay what is to be done."""
@@ -178,16 +168,17 @@ class Reconciler:
             for news in decision.announcements
         ]
         if events:
-            task = asyncio.create_task(self._post(events))
+            key = NamespacedName(view.owner.namespace, view.owner.name)
+            task = asyncio.create_task(self._post(key, events))
             self._posting.add(task)
             task.add_done_callback(self._posting.discard)
 
-    async def _post(self, events: list[Manifest]) -> None:
+    async def _post(self, key: NamespacedName, events: list[Manifest]) -> None:
         for event in events:
             try:
                 await self._cluster.post_event(event)
             except ClusterError as e:
-                _log.warning("an event was not posted: %s", e)
+                _log.warning("an event was not posted", extra=about(key, error=e))
 
 
 async def work(
@@ -202,30 +193,20 @@ async def work(
         except ConflictError as e:
             # Somebody wrote first, often a gateway that reports on a route: look again at once.
             reconciler.telemetry.failed("conflict")
-            _log.debug("conflict namespace=%s name=%s error=%s", *_pair(key), e)
+            _log.debug("conflict", extra=about(key, error=e))
             queue.add_in(key, CONFLICT_RETRY_SECONDS)
         except CrossfadeError as e:
             reconciler.telemetry.failed("refused")
             backoff = queue.failed(key)
-            _log.warning(
-                "failed namespace=%s name=%s again_in=%.1fs error=%s",
-                key.namespace,
-                key.name,
-                backoff,
-                e,
-            )
+            _log.warning("failed", extra=about(key, again_in_seconds=round(backoff, 1), error=e))
             await reconciler.report_failure(key, e)
         except Exception:  # noqa: BLE001 - one broken object must not stop the others
             reconciler.telemetry.failed("bug")
             backoff = queue.failed(key)
-            _log.exception("bug namespace=%s name=%s again_in=%.1fs", *_pair(key), backoff)
+            _log.exception("bug", extra=about(key, again_in_seconds=round(backoff, 1)))
         else:
             queue.succeeded(key)
             if again is not None:
                 queue.add_in(key, (again - clock()).total_seconds())
         finally:
             queue.done(key)
-
-
-def _pair(key: NamespacedName) -> tuple[str, str]:
-    return key.namespace, key.name
