@@ -24,7 +24,7 @@ from crossfade.metrics import prometheus
 from crossfade.metrics.endpoints import Endpoint
 from crossfade.metrics.prometheus import PrometheusClient, RawSeries
 from crossfade.names import NamespacedName
-from crossfade.probes import STUCK_SECONDS, application_of
+from crossfade.probes import STUCK_SECONDS, application_of, served
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.reconciler import work
 from crossfade.telemetry import REASONS, Telemetry
@@ -447,3 +447,18 @@ async def test_port_serves_metrics_and_fails_the_probe_when_no_turn_ends() -> No
         now += 1
         answer = await client.get("/healthz")
         assert (answer.status, await answer.text()) == (503, "no turn was finished for 121 s\n")
+
+
+async def test_port_is_open_while_it_is_served_and_a_taken_one_is_an_error(
+    unused_tcp_port: int,
+) -> None:
+    application = application_of(WorkQueue(), Telemetry())
+    address = ("127.0.0.1", unused_tcp_port)
+    async with served(application, unused_tcp_port):
+        _, writer = await asyncio.open_connection(*address)
+        writer.close()
+        with pytest.raises(OSError, match="address already in use"):
+            async with served(application_of(WorkQueue(), Telemetry()), unused_tcp_port):
+                pass
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
