@@ -100,7 +100,7 @@ async def _serve(
     targets = Targets()
     prometheus = PrometheusClient(settings.prometheus_addresses, telemetry.prometheus_query)
     analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic, config_maps=cluster)
-    looks = Looks(analyst, queue.add, _now)
+    looks = Looks(analyst, queue.add, _now, telemetry.look)
     drills = Drills(HttpSidecars(), queue.add, _now)
     reconciler = Reconciler(
         cluster,

@@ -59,7 +59,7 @@ TURN_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 """From a turn that writes nothing to one whose requests run into their time-outs of 15 s."""
 
 QUERY_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-"""From one rollout's question to the longest time-out that the API takes."""
+"""From one rollout's question to the longest time-out that the API takes; looks take as long."""
 
 ROLLBACK_SECONDS: Final = (
     1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 24 * 3600,
@@ -131,6 +131,12 @@ class Telemetry:
             buckets=ROLLBACK_SECONDS,
             registry=self.registry,
         )
+        self._look_seconds = Histogram(
+            "crossfade_look_seconds",
+            "Seconds from the beginning of a look at a rollout's metrics to its answers.",
+            buckets=QUERY_SECONDS,
+            registry=self.registry,
+        )
         self._requests = self._counter(
             "crossfade_api_requests",
             "Requests to the API server but those of watches, by HTTP status or error.",
@@ -178,6 +184,10 @@ class Telemetry:
         """Count a question to Prometheus; ``result`` is ok or error."""
         self._queries.labels(result).inc()
         self._query_seconds.observe(seconds)
+
+    def look(self, seconds: float) -> None:
+        """Observe how long a look took."""
+        self._look_seconds.observe(seconds)
 
     def seen(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +399,23 @@ async def test_each_request_is_counted_once_by_its_outcome(
     requests = {s: v for s, v in samples(telemetry).items() if s.startswith("crossfade_api")}
     expected = series("crossfade_api_requests_total", verb="get", resource="/version", code=code)
     assert requests == {expected: 1}
+
+
+async def test_each_look_is_timed() -> None:
+    world = await healthy_world()
+    telemetry = world.reconciler.telemetry
+    world.looks._on_look = telemetry.look
+    look = world.analyst.look
+
+    async def slow(*args: Any) -> Any:
+        world.now += timedelta(seconds=3)
+        return await look(*args)
+
+    world.analyst.look = slow  # type: ignore[assignment, method-assign]
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: len(world.analyst.looks) == 2)
+    seen = samples(telemetry)
+    assert (seen["crossfade_look_seconds_count{}"], seen["crossfade_look_seconds_sum{}"]) == (2, 6)
 
 
 async def test_each_question_to_prometheus_is_counted_once_and_timed(

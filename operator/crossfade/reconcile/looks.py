@@ -54,7 +54,10 @@ class Looks:
         analyst: Analyst,
         wake: Wake,
         clock: Callable[[], datetime],
+        on_look: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """Take looks by an analyst; ``on_look`` is told how many seconds each took."""
+        self._on_look = on_look
         self._analyst = analyst
         self._wake = wake
         self._clock = clock
@@ -75,6 +78,7 @@ class Looks:
 
     async def _look(self, subject: Subject, looks: _Looks, now: datetime) -> None:
         looks.answers = await self._analyst.look(subject, now)
+        self._on_look((self._clock() - now).total_seconds())
         looks.subject = subject
         looks.unused = True
         harm = any(a.verdict is Verdict.HARM for a in looks.answers)
