@@ -17,6 +17,7 @@ from tests.e2e.rollouts import Rollout, eventually
 
 RELEASE: Final = "blue"
 OPERATOR: Final = f"{RELEASE}-operator"
+OTHER_OPERATOR: Final = "system:serviceaccount:crossfade-system:crossfade-operator"
 CRD: Final = "crd/modeldeployments.crossfade.dev"
 MONITORING: Final = "monitoring.coreos.com/v1"
 SWITCHES: Final = (
@@ -256,13 +257,15 @@ EXPLAINED: Final = {
 def judge_rights(namespace: str) -> None:
     """Compare what the API server's audit log saw with what was granted."""
     user = f"system:serviceaccount:{namespace}:{OPERATOR}"
-    used, elsewhere, refused = set(), [], []
+    used, elsewhere, refused, others = set(), [], [], []
     with Paths.from_environment().audit_log.open() as lines:
         for line in lines:
-            if user not in line:
+            if namespace not in line:
                 continue
             entry = json.loads(line)
             seen = entry.get("objectRef")
+            if entry["user"]["username"] == OTHER_OPERATOR:
+                others.append(entry["requestURI"])
             if entry["user"]["username"] != user or seen is None:
                 continue
             sub = f"/{seen['subresource']}" if "subresource" in seen else ""
@@ -271,7 +274,9 @@ def judge_rights(namespace: str) -> None:
                 elsewhere.append(entry["requestURI"])
             if entry.get("responseStatus", {}).get("code") == 403:
                 refused.append(entry["requestURI"])
+    assert used, "nothing of it is in the audit log"
     assert elsewhere == refused == []
+    assert others == [], "the operator of the other tests was not stopped"
     watched = f"watch.namespaces={{{namespace}}}"
     (role,) = (it for it in rendered(namespace, watched) if it["kind"] == "Role")
     granted = {
