@@ -9,7 +9,7 @@ thread.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -76,8 +76,9 @@ class Work(Protocol):
         """Return how long the key that waits longest has been ready."""
         ...
 
-    def failures(self, key: NamespacedName) -> int:
-        """Return how often a key failed since its last success."""
+    @property
+    def failures(self) -> Mapping[NamespacedName, int]:
+        """How often each key failed since its last success; without those that did not."""
         ...
 
 
@@ -273,6 +274,7 @@ class _Objects(Collector):
         yield from self._families_of_metrics()
         yield self._rollouts()
         if self.queue is not None:
+            yield self._failures(self.queue)
             yield _gauge(
                 "crossfade_queue_depth", "Keys that wait or are worked on.", len(self.queue)
             )
@@ -298,19 +300,23 @@ class _Objects(Collector):
             "1 while a rollout is held longer than its deadlineSeconds.",
             labels=OF_ONE,
         )
-        failures = GaugeMetricFamily(
-            "crossfade_reconcile_failures",
-            "Turns that failed since the last one that did not.",
-            labels=OF_ONE,
-        )
         for key, seen in self.seen.items():
             labels = (key.namespace, key.name)
             phases.add_metric((*labels, seen.phase.value), 1)
             weights.add_metric(labels, seen.weight)
             late.add_metric(labels, seen.late)
-            if self.queue is not None:
-                failures.add_metric(labels, self.queue.failures(key))
-        yield from (phases, weights, late, failures)
+        yield from (phases, weights, late)
+
+    def _failures(self, queue: Work) -> Family:
+        """Also of what never had a turn that went well."""
+        failures = GaugeMetricFamily(
+            "crossfade_reconcile_failures",
+            "Turns that failed since the last one that did not.",
+            labels=OF_ONE,
+        )
+        for key in self.seen.keys() | queue.failures.keys():
+            failures.add_metric((key.namespace, key.name), queue.failures.get(key, 0))
+        return failures
 
     def _families_of_metrics(self) -> Iterator[Family]:
         verdicts = GaugeMetricFamily(

@@ -320,6 +320,20 @@ async def test_failed_turns_are_counted_by_kind_and_timed(error: Exception, kind
     assert seen[series("crossfade_reconcile_failures", **FRAUD)] == (kind != "conflict")
 
 
+async def test_modeldeployment_whose_first_turn_fails_is_told_too() -> None:
+    queue: WorkQueue[NamespacedName] = WorkQueue()
+    telemetry = Telemetry()
+    telemetry.watch_queue(queue)
+    failures = series("crossfade_reconcile_failures", **FRAUD)
+    queue.failed(KEY)
+    queue.failed(KEY)
+    assert samples(telemetry)[failures] == 2
+    telemetry.seen(KEY, in_phase("Initializing"), None)
+    assert samples(telemetry)[failures] == 2
+    queue.succeeded(KEY)
+    assert samples(telemetry)[failures] == 0
+
+
 async def test_queue_tells_how_many_wait_and_how_long_the_first_has() -> None:
     now = 100.0
     queue: WorkQueue[NamespacedName] = WorkQueue(clock=lambda: now)

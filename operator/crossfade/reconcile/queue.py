@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -107,9 +107,10 @@ class WorkQueue(Generic[Key]):
         self.add_in(key, backoff)
         return backoff
 
-    def failures(self, key: Key) -> int:
-        """Return how often a key failed since its last success."""
-        return self._failures.get(key, 0)
+    @property
+    def failures(self) -> Mapping[Key, int]:
+        """How often each key failed since its last success; without those that did not."""
+        return self._failures
 
     def waiting_seconds(self) -> float:
         """Return how long the key that waits longest has been ready; 0 when none is."""
