@@ -314,6 +314,10 @@ def test_a_weight_on_its_way_is_told() -> None:
     assert "going to 50 %" in drawn(deployed(rollout=rollout))
 
 
+def test_a_version_that_is_taken_back_has_no_forecast() -> None:
+    assert "doubled rate" not in drawn(deployed(phase="RollingBack"))
+
+
 def test_a_spec_that_the_operator_has_not_seen_is_told() -> None:
     assert "the operator has not seen this spec yet" in drawn(deployed(observedGeneration=2))
 

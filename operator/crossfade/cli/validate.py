@@ -94,7 +94,9 @@ def add_parser(verbs: Any) -> None:
         help="check a manifest offline, and forecast what its rollout could see",
         description="Check the ModelDeployments of a file without a cluster: every field, every "
         "rule over several fields, series and queries, and the sidecar's contract. With traffic "
-        "and error rate given, say for each step how long a doubling of the rate goes unnoticed.",
+        "and error rate given, say for each step how long a doubling of the rate goes unnoticed. "
+        "Left to the API server (kubectl apply --dry-run=server) are pod templates beyond having "
+        "containers, the metrics of autoscalers, and what may not change later.",
         epilog="Exit code: 0 valid; 1 not valid, or the file cannot be read; 2 asked wrongly.",
     )
     parser.add_argument(

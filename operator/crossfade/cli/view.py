@@ -135,9 +135,9 @@ def _metrics(deployed: Deployed, style: Style) -> Iterator[str]:
         return
     yield style.paint("  metrics", "bold")
     width = min(max(len(metric.name) for metric in metrics), 30)
-    weight = deployed.status.rollout.target_weight if deployed.status.rollout is not None else None
+    rollout = deployed.status.rollout if deployed.status.phase in WITH_CANARY else None
     for metric in metrics:
-        yield from _metric(metric, weight, width, style)
+        yield from _metric(metric, rollout.target_weight if rollout else None, width, style)
 
 
 def _metric(metric: MetricStatus, weight: int | None, width: int, style: Style) -> Iterator[str]:
@@ -161,13 +161,13 @@ def _metric(metric: MetricStatus, weight: int | None, width: int, style: Style) 
     forecast = _forecast(metric.forecast, weight)
     if forecast:
         yield from style.wrap(forecast, 6, "      ")
-    elif metric.no_forecast:
+    elif metric.no_forecast and weight is not None:
         yield from style.wrap(f"no forecast: {metric.no_forecast}", 6, "      ")
 
 
 def _forecast(forecast: Sequence[StepForecast], weight: int | None) -> str:
     """Say how long a doubling goes unnoticed at this weight; else at the first that is forecast."""
-    if not forecast:
+    if not forecast or weight is None:
         return ""
     one = next((f for f in forecast if f.weight_percent == weight), forecast[0])
     time = f"about {lasting(one.seconds)}" if one.seconds is not None else "unknown without traffic"
