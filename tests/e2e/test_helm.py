@@ -13,6 +13,7 @@ from cluster import chart
 from cluster.paths import Paths
 from cluster.process import ClusterError
 from examples.demo.kubectl import Kubectl
+from tests.e2e.conftest import Kubectl as AnyKubectl
 from tests.e2e.rollouts import Rollout, eventually
 
 RELEASE: Final = "blue"
@@ -125,6 +126,48 @@ def test_everything_switched_on_is_taken(cluster: Kubectl, namespace: str) -> No
 def test_a_wrong_value_is_refused(setting: str, words: str) -> None:
     with pytest.raises(ClusterError, match=words):
         rendered("default", setting)
+
+
+MAY: Final = (
+    ("get", "secrets/crossfade-prometheus"),
+    ("patch", "modeldeployments.crossfade.dev/fraud --subresource=status"),
+    ("create", "deployments.apps"),
+)
+MAY_NOT: Final = (
+    ("get", "secrets/other"),
+    ("list", "secrets"),
+    ("watch", "secrets"),
+    ("list", "configmaps"),
+    ("create", "pods"),
+    ("create", "pods --subresource=exec"),
+    ("delete", "httproutes.gateway.networking.k8s.io"),
+    ("update", "modeldeployments.crossfade.dev"),
+    ("create", "rolebindings.rbac.authorization.k8s.io"),
+    ("create", "serviceaccounts --subresource=token"),
+)
+
+
+@pytest.mark.parametrize(
+    ("verb", "what", "answer"),
+    [(*right, "yes") for right in MAY] + [(*right, "no") for right in MAY_NOT],
+)
+@pytest.mark.usefixtures("cluster")
+def test_the_operator_of_the_manifests_may_do_its_work_and_no_more(
+    kubectl: AnyKubectl, verb: str, what: str, answer: str
+) -> None:
+    asked = ("auth", "can-i", verb, *what.split(), "-n", "default", "--as", OTHER_OPERATOR)
+    assert kubectl(*asked).stdout.strip() == answer
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("cluster")
+def test_no_right_was_missing_in_all_the_tests() -> None:
+    """Those that run beside each other have run before; admission is another thing."""
+    with Paths.from_environment().audit_log.open() as lines:
+        entries = [json.loads(line) for line in lines if OTHER_OPERATOR in line]
+    mine = [it for it in entries if it["user"]["username"] == OTHER_OPERATOR]
+    decisions = {it["annotations"]["authorization.k8s.io/decision"] for it in mine}
+    assert decisions == {"allow"}
 
 
 @pytest.fixture
