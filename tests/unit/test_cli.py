@@ -197,6 +197,26 @@ def test_both_names_run_the_same_program() -> None:
         assert done.stdout.startswith("crossfade 0.")
 
 
+@pytest.mark.parametrize("name", ["crossfade", "kubectl-crossfade"])
+def test_no_verb_shows_the_verbs_and_runs_no_operator(name: str) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / name)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "verbs:" in done.stdout
+
+
+def test_output_that_nobody_reads_is_no_failure() -> None:
+    script = Path(sys.executable).parent / "crossfade"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [str(script), "version"], stdout=writing, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_version_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version", "-o", "yaml"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["apiVersion"] == "crossfade.dev/v1alpha1"

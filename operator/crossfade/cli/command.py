@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     except CrossfadeError as e:
         return _fail(e, USAGE)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has seen enough, such as head
+        # Whoever read the output has seen enough, such as head; Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "reason; 2 asked wrongly; 3 not in time.",
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    verbs.add_parser("run", help="run the operator; so does no verb at all")  # by __main__
+    verbs.add_parser("run", help="run the operator, as its image does")  # by __main__
     for add_parser in VERBS:
         add_parser(verbs)
     return parser
