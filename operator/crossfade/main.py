@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from crossfade import logs
 from crossfade.kube.cluster import KubernetesCluster, connect
 from crossfade.kube.resources import CHILDREN, MODEL_DEPLOYMENT, ROUTES
+from crossfade.kube.scope import Scope
 from crossfade.kube.sidecars import HttpSidecars
 from crossfade.kube.store import Store
 from crossfade.metrics.prometheus import PrometheusClient
@@ -65,11 +66,14 @@ async def run(settings: Settings) -> None:
         if settings.namespaces and not await cluster.serves(MODEL_DEPLOYMENT):
             # Nothing would tell of it later: see settings_of().
             sys.exit("crossfade: the CustomResourceDefinition of ModelDeployments is not installed")
-        await seed(store, cluster, settings.namespaces)
+        scope = await Scope.of(cluster, settings.namespaces)
+        if settings.namespaces and not scope.open:
+            sys.exit(f"crossfade: no right to watch {scope.names(scope.closed)}")
+        await seed(store, cluster, scope.open)
         injection = Injection(
             settings.sidecar_image, is_native=await cluster.version() >= NATIVE_SIDECARS
         )
-        await _serve(settings, cluster, store, injection, telemetry, stop)
+        await _serve(settings, cluster, store, injection, telemetry, scope, stop)
 
 
 async def seed(store: Store, cluster: KubernetesCluster, namespaces: Sequence[str] = ()) -> None:
@@ -93,6 +97,7 @@ async def _serve(
     store: Store,
     injection: Injection,
     telemetry: Telemetry,
+    scope: Scope,
     stop: asyncio.Event,
 ) -> None:
     queue: WorkQueue[NamespacedName] = WorkQueue()
@@ -118,13 +123,14 @@ async def _serve(
         workers = [
             tasks.create_task(work(queue, reconciler, _now)) for _ in range(settings.workers)
         ]
+        workers.append(tasks.create_task(scope.restart_when_wider(stop)))
         await kopf.operator(
             registry=registry_of(store, queue, targets),
             settings=settings_of(clusterwide=not settings.namespaces),
             # kopf would ask the password database, which does not know an image's numeric user.
             identity=settings.instance,  # type: ignore[arg-type]  # a NewType, not exported
             clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
+            namespaces=scope.open,
             stop_flag=stop,
         )
         for worker in workers:

@@ -169,6 +169,22 @@ class KubernetesCluster:
         answer = await self._request("get", f"/apis/{kind.api_version}", None) or {}
         return any(it["name"] == kind.plural for it in answer.get("resources", []))
 
+    async def may_list(self, kind: ResourceKind, namespace: str) -> bool:
+        """Tell whether there is a right to list a kind in a namespace: anybody may ask that.
+
+        Raises:
+            ClusterError: no answer.
+        """
+        asked = {"group": kind.group, "resource": kind.plural, "verb": "list"}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {**asked, "namespace": namespace}},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = await self._request("post", path, review) or {}
+        return bool(answer.get("status", {}).get("allowed"))
+
     async def version(self) -> tuple[int, int]:
         """Ask which Kubernetes this is: major and minor.
 
