@@ -145,6 +145,15 @@ PROMTOOL: Final = GoProgram(
 )
 """Checks the alert rules; built only when it is asked for."""
 
+OTLP_CHECK: Final = GoProgram(
+    "otlpcheck",
+    "go.opentelemetry.io/collector/pdata",
+    "v1.71.0",
+    "otlpcheck",
+    sources=PACKAGE / "go" / "otlpcheck",
+)
+"""Reads traces as OpenTelemetry's Collector does; built only when it is asked for."""
+
 
 def ensure_built(paths: Paths, programs: Sequence[GoProgram] = PROGRAMS) -> None:
     """Build whatever is missing in the cache; return at once if nothing is.

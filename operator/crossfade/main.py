@@ -30,6 +30,7 @@ from crossfade.reconcile.reconciler import Reconciler, work
 from crossfade.reconcile.targets import Targets
 from crossfade.settings import Settings
 from crossfade.telemetry import Telemetry
+from crossfade.tracing import Tracer, sent
 from crossfade.watches import registry_of, settings_of
 from crossfade.workload.sidecar import NATIVE_SIDECARS, Injection
 
@@ -60,7 +61,8 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    telemetry = Telemetry()
+    tracer = Tracer(on=bool(settings.traces_address))
+    telemetry = Telemetry(tracer)
     async with connect(telemetry.api_request) as cluster:
         store = Store()
         if settings.namespaces and not await cluster.serves(MODEL_DEPLOYMENT):
@@ -73,7 +75,8 @@ async def run(settings: Settings) -> None:
         injection = Injection(
             settings.sidecar_image, is_native=await cluster.version() >= NATIVE_SIDECARS
         )
-        await _serve(settings, cluster, store, injection, telemetry, scope, stop)
+        async with sent(tracer, settings.traces_address, settings.instance):
+            await _serve(settings, cluster, store, injection, telemetry, scope, stop)
 
 
 async def seed(store: Store, cluster: KubernetesCluster, namespaces: Sequence[str] = ()) -> None:

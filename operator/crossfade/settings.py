@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     """How much is logged: INFO is a line for each action and transition."""
     log_format: Literal["text", "json"] = "text"
     """How: text with key=value pairs, or a JSON object a line."""
+    traces_address: Address | Literal[""] = ""
+    """Where traces are sent to, by OTLP over HTTP in JSON, such as
+    http://collector.observability:4318/v1/traces; without it there are none."""
     workers: int = Field(default=16, ge=1, le=64)
     """How many ModelDeployments are worked on at the same time."""
     health_port: int = Field(default=8080, ge=1, le=65535)

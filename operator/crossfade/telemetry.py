@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -29,6 +30,7 @@ from typing_extensions import override
 from crossfade.api.v1alpha1 import ModelDeploymentStatus, Phase
 from crossfade.evidence.verdicts import Evidence, MetricAnswer
 from crossfade.names import NamespacedName
+from crossfade.tracing import Tracer
 
 Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -105,14 +107,15 @@ class _Seen:
 class Telemetry:
     """The operator's own metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer or Tracer()
         # They are a second series for each counter, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._objects = _Objects()
         self.registry.register(self._objects)
-        self.reconcile_seconds = Histogram(
+        self._turn_seconds = Histogram(
             "crossfade_reconcile_seconds",
             "Seconds that a turn took, also one that failed.",
             buckets=TURN_SECONDS,
@@ -173,22 +176,38 @@ class Telemetry:
         """Tell of this queue."""
         self._objects.queue = queue
 
+    @contextmanager
+    def turn(self, key: NamespacedName) -> Iterator[None]:
+        """Time and trace a turn."""
+        with (
+            self._turn_seconds.time(),
+            self._tracer.trace("turn", namespace=key.namespace, name=key.name),
+        ):
+            yield
+
+    @contextmanager
+    def look(self, key: NamespacedName) -> Iterator[None]:
+        """Time and trace a look."""
+        with (
+            self._look_seconds.time(),
+            self._tracer.trace("look", namespace=key.namespace, name=key.name),
+        ):
+            yield
+
     def failed(self, kind: str) -> None:
         """Count a turn that failed; ``kind`` is one of :data:`FAILURES`."""
         self._failures.labels(kind).inc()
 
-    def api_request(self, verb: str, resource: str, code: str) -> None:
-        """Count a request to the API server."""
+    def api_request(self, verb: str, resource: str, code: str, seconds: float) -> None:
+        """Count and trace a request to the API server."""
+        self._tracer.done(f"{verb} {resource}", seconds, _failure(code), code=code)
         self._requests.labels(verb, resource, code).inc()
 
     def prometheus_query(self, result: str, seconds: float) -> None:
-        """Count a question to Prometheus; ``result`` is ok or error."""
+        """Count and trace a question to Prometheus; ``result`` is ok or error."""
+        self._tracer.done("query", seconds, "" if result == "ok" else result)
         self._queries.labels(result).inc()
         self._query_seconds.observe(seconds)
-
-    def look(self, seconds: float) -> None:
-        """Observe how long a look took."""
-        self._look_seconds.observe(seconds)
 
     def seen(
         self,
@@ -238,6 +257,11 @@ class Telemetry:
         since = before.rollout.weighted_at if before.rollout is not None else before.promoted_at
         if since is not None:
             self._rollback_seconds.labels(reason).observe((now - since).total_seconds())
+
+
+def _failure(code: str) -> str:
+    """Return the problem of a request; not to be there (404) and to be late (409) are answers."""
+    return "" if code.startswith("2") or code in ("404", "409") else code
 
 
 def why_taken_back(status: ModelDeploymentStatus, revision: str, now: datetime) -> str:

@@ -203,7 +203,7 @@ def exported() -> dict[str, str]:
     """Return the samples' names of the operator's own metrics, with the family of each."""
     telemetry = Telemetry()
     telemetry.watch_queue(WorkQueue())
-    telemetry.api_request("get", "secrets", "200")
+    telemetry.api_request("get", "secrets", "200", 0.1)
     answer = MetricAnswer("errors", Verdict.HEALTHY, "", Evidence(0.0, 5.7))
     telemetry.seen(KEY, in_phase("Progressing"), (answer,))
     return {

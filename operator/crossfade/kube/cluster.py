@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -25,6 +26,11 @@ REQUEST_TIMEOUT_SECONDS: Final = 15
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
+
+
+OnAnswer = Callable[[str, str, str, float], None]
+"""Is told of each request: verb, resource, HTTP status, and its seconds. The status is "error" when
+there is no usable answer."""
 
 
 class Cluster(Protocol):
@@ -72,13 +78,7 @@ class NoDiscovery:
 class KubernetesCluster:
     """A :class:`Cluster` on a real API server."""
 
-    def __init__(
-        self, client: DynamicClient, on_answer: Callable[[str, str, str], None] = lambda *_: None
-    ) -> None:
-        """Use a client; ``on_answer`` is told verb, resource and outcome of each request.
-
-        The outcome is the HTTP status, or "error" when there is no usable answer.
-        """
+    def __init__(self, client: DynamicClient, on_answer: OnAnswer = lambda *_: None) -> None:
         self._client = client
         self._on_answer = on_answer
 
@@ -214,7 +214,7 @@ class KubernetesCluster:
     async def _request(
         self, method: str, path: str, body: Manifest | None, **params: Any
     ) -> Manifest | None:
-        code = "error"
+        began, code = time.monotonic(), "error"
         try:
             response = await self._client.request(
                 method,
@@ -235,7 +235,7 @@ class KubernetesCluster:
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as e:
             raise ClusterError(f"{method.upper()} {path}: {e!r}") from e
         finally:
-            self._on_answer(*about(method, path), code)
+            self._on_answer(*about(method, path), code, time.monotonic() - began)
         return answer
 
 
@@ -287,11 +287,9 @@ def _message(error: DynamicApiError) -> str:
 
 @asynccontextmanager
 async def connect(
-    on_answer: Callable[[str, str, str], None] = lambda *_: None,
+    on_answer: OnAnswer = lambda *_: None,
 ) -> AsyncIterator[KubernetesCluster]:
     """Connect with the pod's service account, or with the current kubeconfig.
-
-    ``on_answer`` is told of each request, see :class:`KubernetesCluster`.
 
     Raises:
         kubernetes.aio.config.ConfigException: neither is there.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -22,6 +23,11 @@ from crossfade.names import NamespacedName
 Answers = tuple[MetricAnswer, ...]
 
 _log = logging.getLogger(__name__)
+
+
+def unwatched(_: NamespacedName) -> AbstractContextManager[None]:
+    """Look without anybody to tell of it."""
+    return nullcontext()
 
 
 class Wake(Protocol):
@@ -54,10 +60,10 @@ class Looks:
         analyst: Analyst,
         wake: Wake,
         clock: Callable[[], datetime],
-        on_look: Callable[[float], None] = lambda _: None,
+        watched: Callable[[NamespacedName], AbstractContextManager[None]] = unwatched,
     ) -> None:
-        """Take looks by an analyst; ``on_look`` is told how many seconds each took."""
-        self._on_look = on_look
+        """Take looks by an analyst, each inside of a block of ``watched``."""
+        self._watched = watched
         self._analyst = analyst
         self._wake = wake
         self._clock = clock
@@ -77,8 +83,8 @@ class Looks:
         looks.task.add_done_callback(_log_failure)
 
     async def _look(self, subject: Subject, looks: _Looks, now: datetime) -> None:
-        looks.answers = await self._analyst.look(subject, now)
-        self._on_look((self._clock() - now).total_seconds())
+        with self._watched(subject.key):
+            looks.answers = await self._analyst.look(subject, now)
         looks.subject = subject
         looks.unused = True
         harm = any(a.verdict is Verdict.HARM for a in looks.answers)

@@ -188,7 +188,7 @@ async def work(
     while True:
         key = await queue.get()
         try:
-            with reconciler.telemetry.reconcile_seconds.time():
+            with reconciler.telemetry.turn(key):
                 again = await reconciler.reconcile(key)
         except ConflictError as e:
             # Somebody wrote first, often a gateway that reports on a route: look again at once.
