@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,8 @@ from crossfade.errors import MetricSourceError
 from crossfade.metrics.endpoints import Credentials, Endpoint
 from crossfade.metrics.prometheus import (
     CLIENTS_KEPT,
+    Answer,
+    Labels,
     PrometheusClient,
     RawSeries,
     RefusedError,
@@ -97,7 +100,7 @@ def client() -> Iterator[PrometheusClient]:
 async def test_gives_raw_samples(server: Answers, client: PrometheusClient) -> None:
     server.result({"metric": {"pod": "a"}, "values": [[1.5, "2"], [2.5, "NaN"]]}, {"metric": {}})
     assert await client.instant(server.endpoint(), "r[5s]", 12.3456) == [
-        RawSeries({"pod": "a"}, [[1.5, "2"], [2.5, "NaN"]]),  # type: ignore[list-item]
+        RawSeries({"pod": "a"}, [(1.5, "2"), (2.5, "NaN")]),
         RawSeries({}, []),
     ]
     assert server.asked == [
@@ -123,8 +126,21 @@ async def test_gives_native_histograms(server: Answers, client: PrometheusClient
     histogram = {"count": "3", "sum": "1", "buckets": [[0, "0.5", "1", "3"]]}
     server.result({"metric": {"pod": "a"}, "histograms": [[1.5, histogram]]})
     assert await client.instant(server.endpoint(), "r[5s]", 12) == [
-        RawSeries({"pod": "a"}, [], [[1.5, histogram]])  # type: ignore[list-item]
+        RawSeries({"pod": "a"}, [], [(1.5, histogram)])
     ]
+
+
+def test_labels_are_the_same_while_somebody_keeps_them() -> None:
+    """They are read once for all the looks of a rollout, and forgotten with it."""
+    body = b'{"data":{"result":[{"metric":{"pod":"kept"},"values":[[1.5,"2"]]}]}}'
+    (first,), (second,) = (Answer(200, body).json()["data"]["result"] for _ in range(2))
+    assert first.labels == {"pod": "kept"}
+    assert isinstance(first.labels, Labels)
+    kept = weakref.ref(first.labels)
+    assert second.labels is kept()
+    del first, second
+    gc.collect()
+    assert kept() is None
 
 
 async def test_asks_for_steps(server: Answers, client: PrometheusClient) -> None:
@@ -154,6 +170,8 @@ async def test_shows_a_bearer_token_or_a_password(
         (200, b"<html>hello</html>", "does not answer as Prometheus does"),
         (200, b'{"status":"success"}', "does not answer as Prometheus does"),
         (200, b'{"data":{"result":[1]}}', "does not answer as Prometheus does"),
+        (200, b'{"data":{"result":[{"metric":[]}]}}', "does not answer as Prometheus does"),
+        (200, b'{"data":{"result":[{"metric":{},"values":[1]}]}}', "as Prometheus does"),
         (
             200,
             b'{"data":{"result":[]},"warnings":["store gone"]}',

@@ -12,7 +12,7 @@ from crossfade.metrics.analyst import Arm
 from crossfade.metrics.batching import Batcher, Pods, Question, marked
 from crossfade.metrics.endpoints import Endpoint
 from crossfade.metrics.presets import Place
-from crossfade.metrics.prometheus import RawSeries
+from crossfade.metrics.prometheus import Labels, RawSeries
 from crossfade.metrics.selectors import Matcher, Selector, any_of
 from crossfade.metrics.sources import Join
 from crossfade.names import NamespacedName, child_name
@@ -20,7 +20,7 @@ from crossfade.names import NamespacedName, child_name
 Owner = tuple[Side, str]
 """The side, and the pod (or the exporter) that counts."""
 
-_Labels = tuple[tuple[str, str], ...]
+_Labels = Labels | tuple[tuple[str, str], ...]
 """As they came, in whatever order."""
 
 HISTOGRAM_WEIGHS: Final = 50
@@ -77,7 +77,8 @@ class Arms:
         known = self._known.setdefault(of, {})
         rows = []
         for series in answer:
-            labels = tuple(series.labels.items())
+            own = series.labels
+            labels = own if isinstance(own, Labels) else tuple(own.items())
             try:
                 mine = known[labels]
             except KeyError:

@@ -18,7 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakValueDictionary
 
+import msgspec
 from typing_extensions import override
 
 from crossfade.errors import MetricSourceError
@@ -40,6 +42,13 @@ _PLAIN_PATH: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?")
 
 class RefusedError(MetricSourceError):
     """Prometheus answered 401 or 403."""
+
+
+class Labels(dict[str, str]):
+    """Labels of an answer, which nobody changes: the same object as long as somebody keeps it."""
+
+    __slots__ = ("__weakref__",)
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 @dataclass(slots=True)
@@ -156,16 +165,55 @@ def is_below(address: str, bases: Sequence[str]) -> bool:
     )
 
 
+class _Series(msgspec.Struct, gc=False):
+    metric: msgspec.Raw
+    values: msgspec.Raw = msgspec.Raw(b"[]")
+    histograms: list[tuple[float, Any]] = []
+
+
+class _Data(msgspec.Struct):
+    result: list[_Series]
+
+
+class _Body(msgspec.Struct):
+    data: _Data
+
+
+_body: Final = msgspec.json.Decoder(_Body)
+_labels: Final = msgspec.json.Decoder(dict[str, str])
+_values: Final = msgspec.json.Decoder(list[tuple[float, str]])
+
+_known_labels: Final[WeakValueDictionary[bytes, Labels]] = WeakValueDictionary()
+"""By how they are written. Each look sees those of the look before, which its rollout keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What PrometheusConnect asks of a response. What ``requests`` makes of it takes four times as long."""
+
+    status_code: int
+    content: bytes
+
+    def json(self) -> Mapping[str, Mapping[str, list[RawSeries]]]:
+        """Return the series, where Prometheus has them."""
+        return {"data": {"result": [_read(one) for one in _body.decode(self.content).data.result]}}
+
+
+def _read(one: _Series) -> RawSeries:
+    written = bytes(one.metric)
+    labels = _known_labels.get(written)
+    if labels is None:
+        labels = _known_labels[written] = Labels(_labels.decode(written))
+    return RawSeries(labels, _values.decode(one.values), one.histograms)
+
+
 def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[RawSeries]:
     """Ask, in a thread, and turn every way to fail into one error with a plain message."""
     import requests  # noqa: PLC0415 - only here is it known that it is there
 
     try:
-        answer = ask(client)
-        return [
-            RawSeries(s["metric"], s.get("values", []), s.get("histograms", [])) for s in answer
-        ]
-    except requests.JSONDecodeError as e:
+        answer: list[RawSeries] = ask(client)
+    except (requests.JSONDecodeError, msgspec.DecodeError) as e:
         raise MetricSourceError(_nonsense(endpoint)) from e
     except requests.Timeout as e:
         raise MetricSourceError(_late(endpoint)) from e
@@ -175,6 +223,7 @@ def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[Ra
         raise MetricSourceError(f"Prometheus {endpoint.address} is not reached: {_root(e)}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise MetricSourceError(_nonsense(endpoint)) from e
+    return answer
 
 
 def _nonsense(endpoint: Endpoint) -> str:
@@ -226,6 +275,11 @@ def _connect(endpoint: Endpoint) -> Any:
         def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
             request.data, request.params = request.params, {}
             return super().prepare_request(request)
+
+        @override
+        def request(self, *args: Any, **kwargs: Any) -> Any:
+            response = super().request(*args, **kwargs)
+            return Answer(response.status_code, response.content)
 
     session = Session()
     session.trust_env = False
