@@ -189,7 +189,7 @@ _known_labels: Final[WeakValueDictionary[bytes, Labels]] = WeakValueDictionary()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What PrometheusConnect asks of a response. What ``requests`` makes of it takes four times as long."""
+    """What PrometheusConnect asks of a response; by ``requests`` it takes four times as long."""
 
     status_code: int
     content: bytes
