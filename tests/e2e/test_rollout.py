@@ -75,7 +75,7 @@ def test_version_that_breaks_during_probation_is_taken_back(rollout: Rollout, ga
     ("change", "trouble"),
     [
         ({"image": "crossfade.dev/no-such-image:1"}, "cannot be pulled"),
-        ({"env": [{"name": "CRASH_AFTER_SECONDS", "value": "0.1"}]}, "crash"),
+        ({"env": [{"name": "CRASH_AFTER_SECONDS", "value": "0.001"}]}, "crash"),
         ({"resources": {"requests": {"cpu": "900"}}}, "Insufficient cpu"),
     ],
     ids=["image", "crash", "unschedulable"],

@@ -183,14 +183,10 @@ def test_a_killed_model_costs_no_answer_while_the_fallback_stands(served: Served
         "timeoutSeconds": 10,
         "targets": [{"stable": {}}, {"static": {"status": 200, "body": '{"outputs": []}'}}],
     }
+    steps = STEPS | {"steps": [{"weightPercent": 60, "minSeconds": 1, "pause": {}}]}
 
     def release(version: str) -> None:
-        manifest = served.manifest(version, fallback=fallback)
-        manifest["spec"]["replicas"] = 2
-        manifest["spec"]["rollout"]["steps"] = [
-            {"weightPercent": 60, "minSeconds": 1, "minRequests": 5, "pause": {}}
-        ]
-        served.rollout.apply_manifest(manifest)
+        served.release(version, fallback=fallback, replicas=2, rollout=steps)
 
     release("1.0.0")
     served.rollout.wait("Healthy", stable="1.0.0")
