@@ -30,6 +30,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m crossfade.api.schema --check
+	$(BIN)/python -m crossfade.api.reference --check
 	$(BIN)/python -m cluster.chart --check
 
 .PHONY: coverage
@@ -54,6 +55,7 @@ cluster-down: $(STAMP) ## Take the cluster down
 .PHONY: generate
 generate: $(STAMP) ## Write the generated files again
 	$(BIN)/python -m crossfade.api.schema
+	$(BIN)/python -m crossfade.api.reference
 	$(BIN)/python -m cluster.chart
 
 .PHONY: format
