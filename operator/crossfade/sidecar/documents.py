@@ -24,11 +24,36 @@ MAX_DEPTH: Final = 100
 MAX_BYTES: Final = 10 * 1024 * 1024
 """A body's size when it is inflated, where the configuration does not say."""
 
+MAX_VALUES_BYTES: Final = 12
+"""Times what a body may have, for what its values take in memory: ten for numbers like 1.5, and
+twenty-six for lists of one, of which ten megabytes are more than the sidecar's limit."""
+
+_LEAST_VALUES_BYTES: Final = 64 * 1024 * 1024
+"""What values may take in any case."""
+
+_LIST_BYTES: Final = 64
+_OBJECT_BYTES: Final = 200
+_ELEMENT_BYTES: Final = 40
+_TEXT_BYTES: Final = 32
+"""What Python takes for a list, an object with up to five keys, an element that is a number, and
+what a short text takes more; measured."""
+
 MAX_RANK: Final = 32
 """Dimensions of a tensor; a client's list of sizes is multiplied."""
 
 HEADER_LENGTH: Final = b"inference-header-content-length"
 """The length of the JSON before the binary data: the protocol's binary tensor data extension."""
+
+_READ: Final = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"content-length",
+        b"transfer-encoding",
+        HEADER_LENGTH,
+    }
+)
+"""Headers that say how a body is read. To servers after CGI's manner (WSGI) Content_Type is one."""
 
 _DECODE: Final = msgspec.json.Decoder().decode
 
@@ -83,14 +108,12 @@ def _parse(headers: Headers, body: bytes, protocol: str, key: str, max_bytes: in
         body = _inflate(encoding, body, max_bytes)
     if len(body) > max_bytes:
         raise Unreadable("size", f"the body is larger than {max_bytes} bytes")
+    end = len(body) if length is None else _read_length(length, protocol, len(body))
+    if _values_bytes(body[:end]) > max(MAX_VALUES_BYTES * max_bytes, _LEAST_VALUES_BYTES):
+        raise Unreadable("size", "the body has too many values, lists or objects")
     if length is None:
         value = parse_json(body)
         return Document(value, _tensors(value, key, None) if protocol == "openInference" else None)
-    if protocol != "openInference":
-        raise Unreadable("binaryData", "binary tensor data is not understood here")
-    if not length.isdigit() or not 0 < int(length[:20]) <= len(body):
-        raise Unreadable("binaryData", "Inference-Header-Content-Length is no length of JSON here")
-    end = int(length)
     value = parse_json(body[:end])
     tensors = _tensors(value, key, body[end:])
     if tensors is None:
@@ -98,11 +121,31 @@ def _parse(headers: Headers, body: bytes, protocol: str, key: str, max_bytes: in
     return Document(value, tensors)
 
 
+def _read_length(length: bytes, protocol: str, size: int) -> int:
+    """Return the length of the JSON before the binary data."""
+    if protocol != "openInference":
+        raise Unreadable("binaryData", "binary tensor data is not understood here")
+    if not length.isdigit() or not 0 < int(length[:20]) <= size:
+        raise Unreadable("binaryData", "Inference-Header-Content-Length is no length of JSON here")
+    return int(length)
+
+
+def _values_bytes(text: bytes) -> int:
+    """Return about what a JSON text takes in memory once it is parsed; of small ones 0."""
+    if len(text) < _LEAST_VALUES_BYTES // 32:
+        return 0
+    texts = max(text.count(b'"') // 2 - text.count(b":"), 0)
+    containers = text.count(b"[") * _LIST_BYTES + text.count(b"{") * _OBJECT_BYTES
+    return containers + text.count(b",") * _ELEMENT_BYTES + texts * _TEXT_BYTES
+
+
 def _read_headers(headers: Headers) -> tuple[bytes | None, bytes, bytes]:
     """Return the header length, the content type and the content encoding."""
     length, kind, encoding = None, None, None
     for name, value in headers:
         lower = name.lower()
+        if b"_" in lower and lower.replace(b"_", b"-") in _READ:
+            raise Unreadable("header", "a header has _ for -, which some servers read as the same")
         if lower == b"content-type":
             if kind is not None:
                 raise Unreadable("contentType", "there are two Content-Type headers")
