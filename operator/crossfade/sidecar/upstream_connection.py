@@ -181,6 +181,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_answer",
         "_drainer",
         "_fed",
+        "_has_more",
         "_headers",
         "_inform",
         "_is_detached",
@@ -215,6 +216,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._inform: Inform | None = None
         self._fed = 0
         self._silent = True  # no byte of an answer yet
+        self._has_more = False  # something follows the answer that nobody asked for
         self._is_new = True
         self._is_sent = False
         self._is_detached = False
@@ -380,6 +382,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     # Parsing.
 
+    def on_message_begin(self) -> None:
+        """Take note of what follows an answer: it must not be the beginning of the next one."""
+        self._has_more = self._answer is not None
+
     def on_status(self, reason: bytes) -> None:
         """Take the reason, or a part of it."""
         self._reason += reason
@@ -442,7 +448,8 @@ class UpstreamConnection(asyncio.Protocol):
         if not answer.complete:
             answer.finish(())
         self._hand_out(answer)
-        if answer.head.closes or _ends_with_connection(answer.head, self._method):
+        closes = answer.head.closes or self._has_more
+        if closes or _ends_with_connection(answer.head, self._method):
             self._answer = None
             answer.release()
             self.close()
