@@ -43,6 +43,14 @@ class Line(Protocol):
         """Whether the connection ends with the next answer."""
         ...
 
+    def hold(self, size: int) -> None:
+        """Take note of bytes that stay in memory while the request is under way.
+
+        Raises:
+            RefusedError: there are too many.
+        """
+        ...
+
     def write(self, data: bytes) -> None:
         """Send."""
         ...
@@ -81,6 +89,7 @@ class Exchange:
         "complete",
         "ended",
         "head",
+        "held_bytes",
         "relays_continue",
         "trailers",
     )
@@ -104,6 +113,8 @@ class Exchange:
         self.begun = False
         """The head of the answer was sent."""
         self.ended = False
+        self.held_bytes = 0
+        """Of its body, which was read whole."""
 
     # The request.
 
@@ -136,13 +147,17 @@ class Exchange:
         return piece
 
     async def read_all(self) -> bytes:
-        """Return the whole body."""
-        if self.complete and self._error is None:
-            return await self.read()
+        """Return the whole body, which counts as held until the request is done with.
+
+        Raises:
+            RefusedError: as above, or too many large ones are held.
+        """
         pieces = []
         while piece := await self.read():
+            self._line.hold(len(piece))
+            self.held_bytes += len(piece)
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @property
     def is_broken(self) -> bool:

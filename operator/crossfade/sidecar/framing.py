@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from crossfade.sidecar.messages import HOP_BY_HOP, Answer, Headers
+from crossfade.sidecar.messages import HOP_BY_HOP, LOOP_GUARD, Answer, Headers
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of the request line and all headers, and of all trailers: as much as Envoy's default of 60 KiB,
@@ -28,6 +28,21 @@ LAST_CHUNK: Final = b"0\r\n"
 
 _DROPPED: Final = HOP_BY_HOP - {b"trailer"}
 """What does not go on when a message is streamed: its trailers do, so their announcement does."""
+
+_NO_TRAILERS: Final = HOP_BY_HOP | {
+    b"authorization",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"host",
+    b"inference-header-content-length",
+    LOOP_GUARD,
+}
+"""What says where a message goes, who sends it and how it is read must not follow it (RFC 9110,
+6.5.1): uvicorn, for one, takes trailers for headers."""
 
 _KEPT: Final = frozenset({b"host", b"content-length"})
 """What Connection cannot name away: the message would not be the same one without."""
@@ -190,6 +205,15 @@ def _take_hop_by_hop(parts: _Parts, named: list[bytes], name: bytes, value: byte
         parts.upgrade = value
     elif name == b"te":
         parts.te = value
+
+
+def trailers_going_on(trailers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return a request's trailers without what servers must not see there."""
+    return tuple(
+        trailer
+        for trailer in trailers
+        if trailer[0].lower().replace(b"_", b"-") not in _NO_TRAILERS
+    )
 
 
 def write_head(first_line: bytes, headers: Headers, more: bytes = b"") -> bytes:

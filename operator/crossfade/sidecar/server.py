@@ -24,6 +24,7 @@ from crossfade.sidecar.framing import (
     RequestHead,
     error_answer,
     read_request_head,
+    trailers_going_on,
     with_length,
     write_head,
 )
@@ -49,6 +50,10 @@ would be a reset, and the client might never see the answer (RFC 9112, 9.6)."""
 QUIET_SECONDS: Final = 1.0
 """A drain is over when no request has come for so long: who sends here learns of the pod's end
 later than the pod, and a connection that is closed meanwhile may have a request on its way."""
+
+HELD_BODIES: Final = 8
+"""Bodies of the largest size that may be held at once, or as many bytes of smaller ones: 80 MiB of
+the 256 that the sidecar may take."""
 
 SWEEP_SECONDS: Final = 1.0
 """How often the times above are looked at."""
@@ -92,6 +97,7 @@ class Connection(asyncio.Protocol):
         "_task",
         "_touched",
         "_transport",
+        "_unsent",
         "server",
     )
 
@@ -112,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._body_as_plain = False  # see _parse_body_after_upgrade
         self._paused = False
         self._drainer: asyncio.Future[None] | None = None
+        self._unsent = 0  # when the client was last seen to read
         self._is_detached = False
         self._is_lingering = False
         self._linger_until = 0.0
@@ -127,7 +134,8 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._touched = self._loop.time()
+        if self._drainer is None:
+            self._touched = self._loop.time()
         if self._is_lingering:
             return
         if self._start is not None:
@@ -148,21 +156,26 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.server.connections.discard(self)
+        self._queue.clear()
         self.resume_writing()
         if self._task is not None:
             self._task.cancel()
-        self._queue.clear()
 
     @override
     def pause_writing(self) -> None:
         self._drainer = self._loop.create_future()
         self._touched = self._loop.time()
+        if self._transport is not None:
+            self._unsent = self._transport.get_write_buffer_size()
 
     @override
     def resume_writing(self) -> None:
         if self._drainer is not None and not self._drainer.done():
             self._drainer.set_result(None)
         self._drainer = None
+        if self._current is None and self._queue:
+            self._start_next()
+            self.resume_reading()
 
     # For exchanges.
 
@@ -175,6 +188,13 @@ class Connection(asyncio.Protocol):
     def is_draining(self) -> bool:
         """Whether the connection ends with the next answer."""
         return self.server.is_draining
+
+    def hold(self, size: int) -> None:
+        """Take note of bytes that stay in memory while the request is under way."""
+        if self.server.held_bytes + size > HELD_BODIES * self.server.max_body_bytes:
+            said = "too many large requests are under way; ask again in a second"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said)
+        self.server.held_bytes += size
 
     def write(self, data: bytes) -> None:
         """Send."""
@@ -220,10 +240,10 @@ class Connection(asyncio.Protocol):
             return
         current = self._current
         quiet = now - self._touched
-        if current is not None:
-            if self._drainer is not None and quiet > SEND_SECONDS:
-                self._transport.abort()
-            elif current.is_waiting and quiet > BODY_SECONDS:
+        if self._drainer is not None:
+            self._sweep_reader(self._transport, now)
+        elif current is not None:
+            if current.is_waiting and quiet > BODY_SECONDS:
                 current.fail(RefusedError(HTTPStatus.REQUEST_TIMEOUT, "send the body faster"))
         elif self._is_lingering:
             if now > self._linger_until:
@@ -233,6 +253,14 @@ class Connection(asyncio.Protocol):
                 self._refuse(RefusedError(HTTPStatus.REQUEST_TIMEOUT, "send the head faster"))
         elif quiet > IDLE_SECONDS:
             self._transport.close()
+
+    def _sweep_reader(self, transport: asyncio.Transport, now: float) -> None:
+        """Close if the client has read nothing for too long."""
+        unsent = transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent, self._touched = unsent, now
+        elif now - self._touched > SEND_SECONDS:
+            transport.abort()
 
     # Parsing.
 
@@ -318,7 +346,7 @@ class Connection(asyncio.Protocol):
         self._newest = exchange = Exchange(self, head)
         self._head_since = None
         self._fed = 0
-        if self._current is None and not self._queue:
+        if self._current is None and not self._queue and self._drainer is None:
             self._current = exchange
         else:
             self._queue.append(exchange)
@@ -338,7 +366,7 @@ class Connection(asyncio.Protocol):
         newest = self._newest
         if newest is None:
             return
-        newest.trailers, self._headers = tuple(self._headers), []
+        newest.trailers, self._headers = trailers_going_on(self._headers), []
         newest.complete = True
         newest.wake()
         self._newest = None
@@ -347,8 +375,8 @@ class Connection(asyncio.Protocol):
     # The exchanges, one after the other.
 
     def _start_next(self) -> None:
-        """Begin with the next request, if there is one and the one before is done."""
-        if self._current is None and self._queue:
+        """Begin with the next request, if there is one and the answer before is mostly read."""
+        if self._current is None and self._queue and self._drainer is None:
             following = self._queue.popleft()
             if isinstance(following, RefusedError):
                 self._say(following)
@@ -374,6 +402,7 @@ class Connection(asyncio.Protocol):
                 said = "the sidecar failed; its log says why"
                 exchange.answer(error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, said))
         finally:
+            self.server.held_bytes -= exchange.held_bytes
             self._task = None
             self._current = None
             self._after(exchange)
@@ -388,8 +417,8 @@ class Connection(asyncio.Protocol):
             self._close(is_all_read=exchange.complete and not self._queue)
         else:
             self._touched = self._loop.time()
-            held, self._held = self._held, b""
-            if held:
+            if self._held and not self._queue:
+                held, self._held = self._held, b""
                 self._feed(held)
             else:
                 self._start_next()
@@ -474,6 +503,8 @@ class Server:
         self.http2 = http2
         self.connections: set[Connection] = set()
         self.open_requests = 0
+        self.held_bytes = 0
+        """Of bodies that are held whole."""
         self.is_draining = False
         self._last_begun = 0.0
         self._nothing_open = asyncio.Event()
