@@ -1,0 +1,305 @@
+"""What somebody does who wants the sidecar to fall, or his request past it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossfade.sidecar.config import Breaker, Fallback, Inputs, Observed, Target
+from crossfade.sidecar.documents import Unreadable, parse_request
+from crossfade.sidecar.messages import Request
+from crossfade.sidecar.proxy import LOOKED_INTO_HERE_BYTES
+from crossfade.sidecar.server import HELD_BODIES, SEND_SECONDS
+from tests.unit.test_sidecar_proxy import BAD, GOOD, SCHEMA, answer, ask, post, sidecar
+from tests.unit.wires import (
+    MAX_BODY,
+    OK,
+    Model,
+    Reader,
+    Writer,
+    dialled,
+    on_both_loops,
+    read_message,
+    said,
+    until,
+)
+
+JSON = ((b"content-type", b"application/json"),)
+CHECKED = Inputs(schema=SCHEMA)
+STATIC = Target(name="static", body="static")
+TEN_MB = 10 * 1024 * 1024
+
+
+def fallback(**settings: Any) -> Fallback:
+    return Fallback(targets=(STATIC,), **settings)
+
+
+# A request past the contract, or read in two ways.
+
+
+@on_both_loops
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"Content-Type: text/plain",
+        b"content_type: text/plain",
+        b"Content-Encoding: gzip",
+        b"Inference-Header-Content-Length: 2",
+        b"Host: other",
+        b"Authorization: Basic x",
+        b"Expect: 100-continue",
+        b"crossfade-fallback-from: x",
+        b"Connection: close",
+    ],
+)
+async def test_no_trailer_says_how_a_request_is_read(trailer: bytes) -> None:
+    sent = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"a\r\n%b\r\n0\r\n%b\r\nX-Sum: 1\r\n\r\n" % (GOOD, trailer)
+    )
+    async with sidecar(Model(), inputs=CHECKED) as made:
+        assert (await ask(made.port, sent))[0] == 200
+        assert made.model.seen[0][1] == GOOD + b"X-Sum: 1\r\n"
+
+
+@on_both_loops
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content_Type: application/x-www-form-urlencoded",
+        b"content-encoding_: gzip\r\nContent_Encoding: gzip",
+        b"CONTENT_LENGTH: 1",
+        b"Transfer_Encoding: chunked",
+        b"Inference-Header_Content-Length: 4",
+    ],
+)
+async def test_no_other_spelling_of_a_header_says_how_a_request_is_read(header: bytes) -> None:
+    async with sidecar(Model(), inputs=CHECKED) as made:
+        assert (await ask(made.port, post(GOOD, "/predict", header)))[0] == 422
+        assert made.model.seen == []
+
+
+@on_both_loops
+async def test_what_is_pipelined_behind_a_refusal_is_checked_as_well_or_thrown_away() -> None:
+    upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    early = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+    async with sidecar(Model(), inputs=CHECKED) as made:
+        for first in (post(BAD), upgrade, post(GOOD) + upgrade, early):
+            got = await said(made.port, first + post(BAD) + b"BROKEN\r\n\r\n")
+            assert got.count(b"HTTP/1.1 ") > 0
+        assert [body for _, body in made.model.seen] == [GOOD]
+
+
+@on_both_loops
+async def test_what_follows_an_answer_is_no_part_of_the_next_one() -> None:
+    poison = b"HTTP/1.1 200 Evil\r\nX-Evil: "
+    model = Model()
+    model.says(answer(b"one") + poison, answer(b"two"), closes=False)
+    async with sidecar(model) as made:
+        assert (await ask(made.port, post(GOOD)))[::2] == (200, b"one")
+        status, head, body = await ask(made.port, post(GOOD))
+        assert (status, body) == (200, b"two")
+        assert b"evil" not in head.lower()
+
+
+# Generated from the contract.
+
+FIELDS: dict[str, Any] = {
+    "age": {"type": "integer", "minimum": 0, "maximum": 150},
+    "country": {"enum": ["DE", "FR"]},
+    "tags": {"type": "array", "maxItems": 3, "items": {"type": "string", "maxLength": 5}},
+}
+STRICT = {
+    "type": "object",
+    "required": ["age", "country"],
+    "properties": FIELDS,
+    "additionalProperties": False,
+}
+VALID = st.fixed_dictionaries(
+    {"age": st.integers(0, 150), "country": st.sampled_from(["DE", "FR"])},
+    optional={"tags": st.lists(st.text(st.characters(codec="utf-8"), max_size=5), max_size=3)},
+)
+WRONG: dict[str, st.SearchStrategy[Any]] = {
+    "age": st.integers(max_value=-1) | st.integers(151) | st.floats(151) | st.text() | st.none(),
+    "country": st.sampled_from(["de", "", "XX", None, 1, ["DE"]]),
+    "tags": st.lists(st.text(), min_size=4) | st.just(["longer"]) | st.text() | st.just([1]),
+    "more": st.none(),
+}
+
+
+@st.composite
+def wrong(draw: st.DrawFn) -> bytes:
+    """Return a valid body in which one thing is wrong."""
+    value = draw(VALID)
+    field = draw(st.sampled_from([*WRONG, "missing", "twice", "cut", "behind", "within"]))
+    if field in WRONG:
+        value[field] = draw(WRONG[field])
+    elif field == "missing":
+        del value[draw(st.sampled_from(["age", "country"]))]
+    text = json.dumps(value, ensure_ascii=draw(st.booleans()))
+    changed = {
+        "twice": '{"age": 1, ' + text[1:],
+        "cut": text[: draw(st.integers(0, len(text) - 1))],
+        "behind": text + draw(st.sampled_from(["{}", ",", "]", "\0", text])),
+        "within": f"[{text}]",
+    }.get(field, text)
+    return changed.encode(errors="surrogatepass")
+
+
+@given(st.lists(st.tuples(st.booleans(), VALID, wrong()), min_size=1, max_size=20))
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_the_valid_pass_and_the_wrong_never_reach_the_model(
+    drawn: list[tuple[bool, dict[str, Any], bytes]],
+) -> None:
+    sent = [(good, json.dumps(v).encode() if good else bad) for good, v, bad in drawn]
+
+    async def run() -> None:
+        async with (
+            sidecar(Model(), inputs=Inputs(schema=STRICT)) as made,
+            dialled(made.port) as (reader, writer),
+        ):
+            writer.write(b"".join(post(body) for _, body in sent))
+            for good, body in sent:
+                head, _ = await read_message(reader)
+                assert int(head.split()[1]) == (200 if good else 422), body
+            assert [body for _, body in made.model.seen] == [body for good, body in sent if good]
+
+    asyncio.run(run())
+
+
+# Until it falls.
+
+
+@pytest.mark.parametrize("one", [b"[]", b"{}", b"[1]", b'{"a":1}', b'"a"', b"[[[]]]"])
+def test_a_body_whose_values_take_more_than_the_sidecar_has_is_not_parsed(one: bytes) -> None:
+    body = b"[" + b",".join([one] * ((TEN_MB - 2) // (len(one) + 1))) + b"]"
+    with pytest.raises(Unreadable) as caught:
+        parse_request(Request("POST", "/", JSON, body), "http", TEN_MB)
+    assert caught.value.rule == "size"
+
+
+@pytest.mark.parametrize("one", [b"1.25", b'"' + b"," * 1000 + b'"'])
+def test_a_large_body_of_numbers_or_long_texts_is_parsed(one: bytes) -> None:
+    count = (TEN_MB // 4) // (len(one) + 1)
+    body = b"[" + b",".join([one] * count) + b"]"
+    assert len(parse_request(Request("POST", "/", JSON, body), "http", TEN_MB).value) == count
+
+
+@on_both_loops
+async def test_all_bodies_that_are_held_have_a_bound() -> None:
+    go_on = asyncio.Event()
+
+    async def wait(reader: Reader, writer: Writer) -> None:
+        await read_message(reader)
+        await go_on.wait()
+        writer.write(OK)
+
+    body = json.dumps({"age": 1, "pad": "x" * (MAX_BODY - 100)}).encode()
+    async with sidecar(Model([wait]), inputs=CHECKED, max_body_bytes=MAX_BODY) as made:
+        held = [asyncio.create_task(ask(made.port, post(body))) for _ in range(HELD_BODIES)]
+        await until(lambda: made.server.held_bytes == HELD_BODIES * len(body))
+        assert (await ask(made.port, post(body)))[0] == 503
+        go_on.set()
+        assert {status for status, _, _ in await asyncio.gather(*held)} == {200}
+        await until(lambda: made.server.held_bytes == 0)
+        assert (await ask(made.port, post(body)))[0] == 200
+
+
+@on_both_loops
+async def test_of_requests_that_are_given_up_nothing_stays_held() -> None:
+    async with sidecar(Model(), inputs=CHECKED) as made:
+        for length in (3, 100_000):
+            async with dialled(made.port) as (_, writer):
+                writer.write(post(b" " * 100_001)[: length - 100_001])
+                await until(lambda: made.server.open_requests == 1)
+            await until(lambda: made.server.open_requests == 0)
+        assert made.server.held_bytes == 0
+
+
+@on_both_loops
+async def test_who_reads_no_answer_gets_no_other_one() -> None:
+    size = 1_000_000
+    async with (
+        sidecar(Model(), is_down=True, fallback=_static(b"y" * size)) as made,
+        dialled(made.port) as (reader, writer),
+    ):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(post(GOOD) * 50)
+        (connection,) = await _connections(made.server)
+        await until(lambda: connection._drainer is not None)
+        writer.write(post(GOOD) * 50)
+        async with dialled(made.port) as (answers, other):  # the loop turns meanwhile
+            for _ in range(3):
+                other.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                await read_message(answers)
+        assert connection._transport.get_write_buffer_size() <= 2 * size
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(100):
+            assert len((await read_message(reader))[1]) == size
+
+
+@on_both_loops
+async def test_who_never_reads_a_whole_answer_is_cut_off() -> None:
+    held = b"y" * 20_000_000
+    async with (
+        sidecar(Model(), is_down=True, fallback=_static(held)) as made,
+        dialled(made.port) as (_, writer),
+    ):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(post(GOOD))
+        (connection,) = await _connections(made.server)
+        await until(lambda: connection._drainer is not None and not made.server.open_requests)
+        now = asyncio.get_running_loop().time()
+        connection.sweep(now)
+        connection.sweep(now + SEND_SECONDS + 60)
+        await until(lambda: not made.server.connections)
+
+
+def _static(body: bytes) -> Fallback:
+    return Fallback(
+        targets=(Target(name="static", body=body.decode()),),
+        breaker=Breaker(min_requests=1_000_000),
+    )
+
+
+async def _connections(server: Any) -> tuple[Any, ...]:
+    await until(lambda: bool(server.connections))
+    return tuple(server.connections)
+
+
+@on_both_loops
+@pytest.mark.parametrize("good", [True, False])
+async def test_large_bodies_are_checked_and_observed_beside_the_loop(good: bool) -> None:
+    age = 3 if good else -3
+    body = json.dumps({"age": age, "pad": "x" * LOOKED_INTO_HERE_BYTES}).encode()
+    feature = Observed(name="age", json_path="$.age", buckets=(1.0, 5.0))
+    async with sidecar(Model(), inputs=CHECKED, features=(feature,)) as made:
+        assert (await ask(made.port, post(body)))[0] == (200 if good else 422)
+        await until(lambda: made.server.open_requests == 0)
+        assert made.count("crossfade_features_count") == good
+        assert [body for _, body in made.model.seen] == [body] * good
+
+
+# What is held against the model.
+
+
+@on_both_loops
+async def test_a_slow_client_is_not_the_model_s_fault_whatever_it_says_it_is() -> None:
+    async with (
+        sidecar(Model(), fallback=fallback(timeout_seconds=0.05)) as made,
+        dialled(made.port) as (_, writer),
+    ):
+        sent = post(GOOD, "/predict", b"crossfade-fallback-from: me")
+        writer.write(sent[:-1])
+        await until(lambda: made.server.open_requests == 1)
+        (connection,) = await _connections(made.server)
+        await until(lambda: connection._current is not None and connection._current.is_waiting)
+        assert connection._current.relays_continue is False
+        assert made.codes() == {}
+        assert made.model.connections == 0
