@@ -63,9 +63,7 @@ def _sections(path: str, node: Schema) -> Iterator[str]:
 
 def _section(path: str, node: Schema) -> str:
     level = "##" if "." not in path else "###"
-    lines = [f"{level} {path}", ""]
-    if "description" in node:
-        lines += [_text(_once(node["description"])), ""]
+    lines = [f"{level} {path}", "", _text(_once(node["description"])), ""]
     lines += ["| field | type | |", "|---|---|---|"]
     required = node.get("required", [])
     lines += [_row(path, name, it, name in required) for name, it in node["properties"].items()]
