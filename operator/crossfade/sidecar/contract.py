@@ -39,9 +39,11 @@ _MAX_SOUGHT: Final = 100_000
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE"})
 
 _INFERS: Final = re.compile(
-    rb"/v2/models/[^/]+(?:/versions/[^/]+)?/(?:infer|generate)(?:_stream)?|/invocations"
+    rb"/v2/models/[^/]+(?:/versions/[^/]+)?/(?:infer|generate)(?:_stream)?"
+    rb"|/v1/models/[^/]+:(?:predict|explain)|/invocations"
 )
-"""In lower case. The last is MLflow's, in MLServer."""
+"""In lower case. KServe's server has the older protocol on the same port, always, and MLServer has
+MLflow's path."""
 
 _CANONICAL: Final = re.compile(
     r"""
