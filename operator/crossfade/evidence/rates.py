@@ -134,4 +134,5 @@ class RateTests:
 
 def counts_of(tally: Tally) -> Counts:
     """Return requests and bad ones."""
-    return bounded(Counts(tally.get(REQUESTS, 0), tally.get(BAD, 0)))
+    counts = Counts(tally.get(REQUESTS, 0), tally.get(BAD, 0))
+    return counts if 0 <= counts.bad <= counts.requests else bounded(counts)

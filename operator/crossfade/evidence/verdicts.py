@@ -19,9 +19,13 @@ class Verdict(StrEnum):
     """No answer, or one that cannot be used. Never success, never failure."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Counts:
-    """Requests and, of them, the bad ones (errors, or slow), since the evidence began."""
+    """Requests and, of them, the bad ones (errors, or slow), since the evidence began.
+
+    Nobody changes one. It is not frozen because a frozen one is made more slowly, and each look
+    makes some twenty for each metric.
+    """
 
     requests: int = 0
     bad: int = 0
