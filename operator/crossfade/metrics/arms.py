@@ -144,8 +144,12 @@ class Portion:
         """
         question = self.arms.question(self.endpoint, of, self.start, self.end)
         rows = self.arms.rows(of, await self.batcher.samples(question))
+        samples = 0
         for _, _, one in rows:
-            self.samples += len(one.values) + HISTOGRAM_WEIGHS * len(one.histograms)
+            samples += len(one.values)
+            if one.histograms:
+                samples += HISTOGRAM_WEIGHS * len(one.histograms)
+        self.samples += samples
         return rows
 
     async def histograms(self, of: Selector) -> list[Row]:

@@ -209,13 +209,17 @@ def marked(value: str, mark: str, before: str) -> bool:
     return at >= 0 and re.fullmatch(before, value[:at]) is not None
 
 
+_Owners = dict[tuple[str, str], list[tuple[str, list[RawSeries]]]]
+"""Marks and who asked for them, by namespace and the mark's last word."""
+
+
 def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawSeries]]:
     """Return each question's part of a common answer.
 
     A mark ends with a revision, so only marks whose last word is in the value are looked at.
     """
     shares: list[list[RawSeries]] = [[] for _ in questions]
-    owners: dict[tuple[str, str], list[tuple[str, list[RawSeries]]]] = {}
+    owners: _Owners = {}
     for i, question in enumerate(questions):
         pods = question.pods
         if pods is None:
@@ -233,12 +237,20 @@ def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawS
         value = series.labels.get(how.label, "")
         theirs = known.get((namespace, value))
         if theirs is None:
-            near = [one for word in {*_words(value)} for one in owners.get((namespace, word), ())]
-            marks = {id(share): share for mark, share in near if marked(value, mark, how.before)}
-            theirs = known[namespace, value] = list(marks.values())
+            theirs = known[namespace, value] = _theirs(owners, namespace, value, how.before)
         for share in theirs:
             share.append(series)
     return shares
+
+
+def _theirs(owners: _Owners, namespace: str, value: str, before: str) -> list[list[RawSeries]]:
+    """Return whose a series with this value is: the shares of one or two that asked."""
+    theirs = {}
+    for word in _words(value):
+        for mark, share in owners.get((namespace, word), ()):
+            if marked(value, mark, before):
+                theirs[id(share)] = share
+    return list(theirs.values())
 
 
 @lru_cache(maxsize=10_000)

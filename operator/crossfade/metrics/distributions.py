@@ -132,7 +132,7 @@ class LabelReading:
                 continue
             value = series.labels[self._label]
             sides = self._values.setdefault(value, set())
-            if any(count > 0 for _, count in news):
+            if side not in sides and any(count > 0 for _, count in news):
                 sides.add(side)
             taken.append(Series(side, pod, key, part_adds(value), news))
         self._expect_categories()
