@@ -192,7 +192,7 @@ class CounterFold:
         last = pod.newest.get(one.key)
         counts_after = pod.counts_after
         for at, raw in one.samples:
-            if not math.isfinite(raw) or raw < 0 or (last is not None and at <= last[0]):
+            if not 0 <= raw < math.inf or (last is not None and at <= last[0]):
                 continue
             value = round(raw)
             if last is None:

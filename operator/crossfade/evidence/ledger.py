@@ -49,6 +49,9 @@ Tally = dict[str, int]
 
 def add_to(tally: Tally, more: Mapping[str, int]) -> None:
     """Add ``more`` to a tally, in place."""
+    if not tally:
+        tally.update(more)
+        return
     for what, amount in more.items():
         tally[what] = tally.get(what, 0) + amount
 
@@ -251,7 +254,8 @@ class Ledger(Generic[T]):
         old = 0
         while old < len(self._answers) and self._answered_at[old] < oldest:
             old += 1
-        del self._answers[:old], self._answered_at[:old]
+        if old:
+            del self._answers[:old], self._answered_at[:old]
 
     def answered(self, since: int) -> int:
         """Return the canary's requests by samples after a time, as far as they are judged.

@@ -209,7 +209,7 @@ def marked(value: str, mark: str, before: str) -> bool:
     return at >= 0 and re.fullmatch(before, value[:at]) is not None
 
 
-_Owners = dict[tuple[str, str], list[tuple[str, list[RawSeries]]]]
+_Owners = dict[str, dict[str, list[tuple[str, list[RawSeries]]]]]
 """Marks and who asked for them, by namespace and the mark's last word."""
 
 
@@ -227,7 +227,8 @@ def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawS
             continue
         namespace = pods.namespace if pods.namespace_label is not None else ""
         for mark in pods.marks:
-            owners.setdefault((namespace, _words(mark)[-1]), []).append((mark, shares[i]))
+            of_namespace = owners.setdefault(namespace, {})
+            of_namespace.setdefault(_words(mark)[-1], []).append((mark, shares[i]))
     how = questions[0].pods
     if how is None:
         return shares
@@ -246,8 +247,9 @@ def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawS
 def _theirs(owners: _Owners, namespace: str, value: str, before: str) -> list[list[RawSeries]]:
     """Return whose a series with this value is: the shares of one or two that asked."""
     theirs = {}
-    for word in _words(value):
-        for mark, share in owners.get((namespace, word), ()):
+    of_namespace = owners.get(namespace, {})
+    for word in of_namespace.keys() & _words(value):
+        for mark, share in of_namespace[word]:
             if marked(value, mark, before):
                 theirs[id(share)] = share
     return list(theirs.values())
