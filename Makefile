@@ -57,6 +57,12 @@ generate: $(STAMP) ## Write the generated files again
 	$(BIN)/python -m crossfade.api.schema
 	$(BIN)/python -m crossfade.api.reference
 	$(BIN)/python -m cluster.chart
+	$(BIN)/python -m tests.unit.argocd_statuses
+	$(BIN)/python -m examples.argocd
+
+.PHONY: docs
+docs: $(STAMP) ## Build the documentation as a site, in out/site
+	$(BIN)/mkdocs build --strict
 
 .PHONY: format
 format: $(STAMP) ## Format the code
