@@ -23,7 +23,7 @@ from crossfade.metrics.prometheus import Prom, RawSeries
 from crossfade.metrics.selectors import Selector
 
 PORTION_SECONDS: Final = 3600
-"""What one query reads: as much as the operator reads at once after a restart."""
+"""What one query reads: the most that one of the operator's does (``metrics/folds.py``)."""
 
 _KINDS: Final = tuple(field.name for field in fields(RawSeries) if field.name != "labels")
 """What a series has samples of: each a list in the order of time."""
