@@ -138,7 +138,7 @@ class Scatter:
         self._seen += m
         if not n or not m:
             return
-        for k in one.keys() | after.keys():
+        for k in sorted(one.keys() | after.keys()):
             a, b = one.get(k, 0), after.get(k, 0)
             share = (a + b) / (n + m)
             self._squares += (a / n - b / m) ** 2 / (1 / n + 1 / m)
