@@ -11,7 +11,7 @@ COPY requirements/operator.txt /opt/requirements.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv install --quiet --no-compile --only-binary :all: \
-        --require-hashes --requirement /opt/requirements.txt \
+        --no-deps --require-hashes --requirement /opt/requirements.txt \
     && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
         -x 'kubernetes/(aio/)?client/(models|api)/[a-z]' /opt/venv/lib
 # Two malloc arenas: more only fragment the heap of a process whose threads mostly wait. A HOME,

@@ -37,6 +37,13 @@ lint: $(STAMP)
 coverage: $(STAMP)
 	$(BIN)/pytest -n 2 --timeout=60 --cov --cov-report=term:skip-covered tests/unit
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## Run the property tests with new examples, ROUNDS times (10), until one fails
+	@for round in $$(seq $(ROUNDS)); do echo "Round $$round of $(ROUNDS)"; \
+		$(BIN)/pytest -q -n 2 -m hypothesis --hypothesis-profile=fuzz tests/unit || exit 1; done
+
+ROUNDS := 10
+
 .PHONY: e2e
 e2e: cluster-up ## Run the end-to-end tests on the real cluster
 	$(BIN)/python -m cluster check-kind-config
@@ -79,11 +86,13 @@ lock: $(STAMP) ## Resolve the dependencies anew and pin them by hash
 LOCK_FLAGS := --quiet --upgrade --python-version 3.11 --universal --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --no-annotate
 
+# The lock is whole. With --no-deps pip 23 does not resolve again, and so does not take a version
+# newer than the locked one for what is asked for with an extra (coverage[toml]).
 $(STAMP): requirements/dev.txt pyproject.toml
 	@echo "Setting up $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@

@@ -399,7 +399,7 @@ INSTANCES = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(pairs(), INSTANCES)
 @example(
     (
@@ -407,6 +407,13 @@ INSTANCES = st.lists(
         {"properties": {"a": {"type": "integer"}}},
     ),
     [{"a": "b"}],
+)
+@example(
+    (
+        {"contains": {"type": "integer"}, "unevaluatedItems": False},
+        {"unevaluatedItems": False},
+    ),
+    [[0]],
 )
 def test_what_the_old_schema_accepts_the_new_does_if_nothing_got_narrower(
     schemas: tuple[Schema, Schema], instances: list[Any]

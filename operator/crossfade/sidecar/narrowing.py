@@ -42,12 +42,13 @@ _ANNOTATIONS: Final = frozenset(
 
 _APPLICATORS: Final = (
     "$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not", "if",
-    "dependentSchemas",
+    "dependentSchemas", "contains",
 )  # fmt: skip
-"""What unevaluatedProperties and unevaluatedItems look into."""
+"""What unevaluatedProperties and unevaluatedItems look into: JSON Schema 2020-12, sections 11.2 and
+11.3 (an item that ``contains`` matches is evaluated)."""
 
 _INCOMPARABLE: Final = (
-    *((keyword,) for keyword in _APPLICATORS if keyword != "if"),
+    *((keyword,) for keyword in _APPLICATORS if keyword not in {"if", "contains"}),
     ("if", "then", "else"),
     ("contains", "minContains", "maxContains"),
     ("dependentRequired",), ("dependencies",), ("propertyNames",), ("additionalItems",),
