@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from crossfade.api import inference
+from crossfade.api import inference, webhooks
 from crossfade.api import v1alpha1 as api
 from crossfade.names import KIND, MAX_NAME_LENGTH, SIDECAR
 
@@ -344,6 +344,15 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     ),
     api.Query.__name__: _QUERY,
     api.Prometheus.__name__: _PROMETHEUS,
+    webhooks.Notification.__name__: (
+        Rule(_exactly_one("webhook", "slack"), "give exactly one of webhook and slack"),
+    ),
+    webhooks.Webhook.__name__: (
+        Rule(
+            "!self.address.contains('@')",
+            "address must not hold a user or password: use signingKey",
+        ),
+    ),
     inference.Sidecar.__name__: (
         Rule("self.port != self.adminPort", "port and adminPort must differ"),
     ),

@@ -54,8 +54,12 @@ _KEPT: Final = (
 
 _LIST_KEYS: Final[Mapping[str, str]] = {
     "Condition": "type",
+    "Gate": "name",
+    "GateStatus": "name",
     "Metric": "name",
     "MetricStatus": "name",
+    "Notice": "id",
+    "Notification": "name",
     "Observed": "name",
     "TensorContract": "name",
 }

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from crossfade.api.base import ApiModel, PreservedObject, StatusModel
+from crossfade.api.base import ApiModel, PreservedObject, SecretKeyRef, StatusModel
 from crossfade.api.inference import Fallback, Inputs, Observed, ObservedName, Recording, Sidecar
+from crossfade.api.webhooks import Gate, GateAnswer, Notification, Occasion
 
 
 def _with_containers(template: dict[str, Any]) -> dict[str, Any]:
@@ -205,15 +206,8 @@ class Rollout(ApiModel):
     probation_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = 300
     """How long the old version stays ready after the promotion, for an instant return, in
     seconds."""
-
-
-class SecretKeyRef(ApiModel):
-    """A key of a Secret in the ModelDeployment's namespace."""
-
-    name: Annotated[str, Field(min_length=1, max_length=253)]
-    """The Secret's name."""
-    key: Annotated[str, Field(min_length=1, max_length=253)]
-    """The key in it."""
+    gates: Annotated[list[Gate], Field(min_length=1, max_length=8)] | None = None
+    """Who must say yes before a weight, beside the metrics."""
 
 
 class ConfigMapKeyRef(ApiModel):
@@ -474,6 +468,8 @@ class ModelDeploymentSpec(ApiModel):
     """How a new version gets its traffic."""
     analysis: Analysis | None = None
     """How a version is judged. Without it every step needs a pause: then people decide."""
+    notifications: Annotated[list[Notification], Field(min_length=1, max_length=8)] | None = None
+    """Who is told how rollouts go."""
 
     @property
     def proxy(self) -> Sidecar | None:
@@ -567,6 +563,45 @@ class RejectedRevision(StatusModel):
     """Why, as a sentence."""
     at: AwareDatetime
     """When."""
+    instead: str | None = None
+    """The revision that is rolled out in its place, by the order undo, while the spec asks for this
+    one."""
+
+
+class Notice(StatusModel):
+    """What somebody is still to be told of. Removed when all of them took it."""
+
+    id: str
+    """By which a receiver tells that it has seen it."""
+    occasion: Occasion
+    """What kind of news it is."""
+    reason: str
+    """What happened, as one CamelCase word: the reason of the Event that says the same."""
+    message: str
+    """What happened, as a sentence."""
+    at: AwareDatetime
+    """When."""
+    phase: Phase
+    """Where the ModelDeployment was then."""
+    stable: RevisionStatus | None = None
+    """The version that served then."""
+    canary: RevisionStatus | None = None
+    """The version that was rolled out, or taken back, then."""
+    weight: int = 0
+    """Its share of the traffic then, in percent."""
+    receivers: list[str]
+    """The names in spec.notifications that did not take it yet."""
+
+
+class GateStatus(StatusModel):
+    """What a gate said when it was asked last."""
+
+    name: str
+    """The gate's name."""
+    answer: GateAnswer
+    """allowed, refused or failed."""
+    message: str = ""
+    """What it said, or how the question failed."""
 
 
 class FallbackTargetStatus(StatusModel):
@@ -662,6 +697,10 @@ class ModelDeploymentStatus(StatusModel):
     """A command that is done and whose annotation is about to be removed."""
     fallback: list[FallbackTargetStatus] = Field(default_factory=list)
     """The last drill of a fallback: each target, in the order of spec.fallback.targets."""
+    gates: list[GateStatus] = Field(default_factory=list)
+    """What the gates said that were asked for the next weight."""
+    notices: list[Notice] = Field(default_factory=list)
+    """What somebody is still to be told of, the oldest first."""
     conditions: list[Condition] = Field(default_factory=list)
     """Ready, Progressing and RouteAccepted; while a canary has a contract for its inputs, also
     InputsCompatible."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from crossfade.api.v1alpha1 import Prometheus, SecretKeyRef
+from crossfade.api.base import SecretKeyRef
+from crossfade.api.v1alpha1 import Prometheus
 from crossfade.errors import ClusterError, MetricSourceError
 
 CREDENTIALS_SECONDS: Final = 60.0
