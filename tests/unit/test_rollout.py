@@ -383,6 +383,29 @@ async def test_deadline_with_roll_back_rolls_back() -> None:
     assert rejected["message"] == "not promoted after 100 s: errors: notEnoughData it is"
 
 
+async def test_a_deadline_that_is_raised_lets_the_rollout_go_on() -> None:
+    world = await healthy_world(rollout=rollout(deadlineSeconds=100))
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.apply(manifest("2.0.0", rollout=rollout(deadlineSeconds=100)))
+    await world.run_until(lambda: "DeadlineExceeded" in world.reasons, 200)
+    world.analyst.verdicts.clear()
+    world.apply(manifest("2.0.0", rollout=rollout(deadlineSeconds=3600)))
+    await world.run_until(lambda: world.phase == "Healthy", 300)
+    assert world.status["stable"]["version"] == "2.0.0"
+
+
+async def test_on_deadline_may_be_changed_after_the_deadline() -> None:
+    world = await healthy_world(rollout=rollout(deadlineSeconds=100))
+    world.analyst.verdicts["2.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.apply(manifest("2.0.0", rollout=rollout(deadlineSeconds=100)))
+    await world.run_until(lambda: "DeadlineExceeded" in world.reasons, 200)
+    assert world.weight == 10
+    world.apply(manifest("2.0.0", rollout=rollout(deadlineSeconds=100, onDeadline="rollBack")))
+    await world.run_until(lambda: world.phase == "RolledBack", 100)
+    (rejected,) = world.status["rejected"]
+    assert rejected["reason"] == "DeadlineExceeded"
+
+
 async def test_gateway_that_does_not_accept_the_route_holds_the_weight() -> None:
     world = await healthy_world()
     world.apply(manifest("2.0.0"))

@@ -242,19 +242,22 @@ def _has_lost_its_pods(turn: Turn) -> bool:
 
 
 def _is_past_deadline(turn: Turn) -> bool:
+    """Hold or take back after the deadline; both of its fields may be edited at any time."""
     rollout, rules = turn.rollout, turn.spec.rollout
-    if rollout.deadline_passed or rollout.paused_since or turn.status.phase is Phase.PROMOTING:
+    if rollout.paused_since or turn.status.phase is Phase.PROMOTING:
         return False
     ends = deadline_of(turn)
     if turn.now < ends:
+        turn.set_rollout(deadline_passed=False)
         turn.look_at(ends)
         return False
     words, waited_for = f"not promoted after {rules.deadline_seconds} s", turn.status.message
     if rules.on_deadline == "rollBack":
         take_back(turn, "DeadlineExceeded", f"{words}: {waited_for}")
         return True
-    turn.set_rollout(deadline_passed=True)
-    turn.announce("Warning", "DeadlineExceeded", f"{words}, the weight holds: {waited_for}")
+    if not rollout.deadline_passed:
+        turn.set_rollout(deadline_passed=True)
+        turn.announce("Warning", "DeadlineExceeded", f"{words}, the weight holds: {waited_for}")
     return False
 
 
