@@ -75,7 +75,7 @@ class FakeProm:
         self.queries.append(promql)
         self._check(endpoint)
         return [
-            replace(s, values=[(t, v) for t, v in s.values if start <= t <= end])
+            RawSeries(s.labels, [(t, v) for t, v in s.values if start <= t <= end], s.histograms)
             for s in self.points.get(promql, [])
         ]
 

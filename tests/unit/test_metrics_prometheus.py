@@ -21,7 +21,6 @@ from crossfade.metrics.prometheus import (
     Answer,
     Labels,
     PrometheusClient,
-    RawSeries,
     RefusedError,
     is_below,
 )
@@ -99,9 +98,10 @@ def client() -> Iterator[PrometheusClient]:
 
 async def test_gives_raw_samples(server: Answers, client: PrometheusClient) -> None:
     server.result({"metric": {"pod": "a"}, "values": [[1.5, "2"], [2.5, "NaN"]]}, {"metric": {}})
-    assert await client.instant(server.endpoint(), "r[5s]", 12.3456) == [
-        RawSeries({"pod": "a"}, [(1.5, "2"), (2.5, "NaN")]),
-        RawSeries({}, []),
+    found = await client.instant(server.endpoint(), "r[5s]", 12.3456)
+    assert [(one.labels, one.values) for one in found] == [
+        ({"pod": "a"}, [(1.5, "2"), (2.5, "NaN")]),
+        ({}, []),
     ]
     assert server.asked == [
         ("/api/v1/query", {"query": ["r[5s]"], "time": ["12.346"], "timeout": ["5s"]}, None)
@@ -125,9 +125,9 @@ async def test_a_query_may_be_longer_than_an_address(
 async def test_gives_native_histograms(server: Answers, client: PrometheusClient) -> None:
     histogram = {"count": "3", "sum": "1", "buckets": [[0, "0.5", "1", "3"]]}
     server.result({"metric": {"pod": "a"}, "histograms": [[1.5, histogram]]})
-    assert await client.instant(server.endpoint(), "r[5s]", 12) == [
-        RawSeries({"pod": "a"}, [], [(1.5, histogram)])
-    ]
+    (found,) = await client.instant(server.endpoint(), "r[5s]", 12)
+    assert (found.labels, found.values) == ({"pod": "a"}, [])
+    assert found.histograms == [(1.5, histogram)]
 
 
 def test_labels_are_the_same_while_somebody_keeps_them() -> None:
@@ -171,7 +171,7 @@ async def test_shows_a_bearer_token_or_a_password(
         (200, b'{"status":"success"}', "does not answer as Prometheus does"),
         (200, b'{"data":{"result":[1]}}', "does not answer as Prometheus does"),
         (200, b'{"data":{"result":[{"metric":[]}]}}', "does not answer as Prometheus does"),
-        (200, b'{"data":{"result":[{"metric":{},"values":[1]}]}}', "as Prometheus does"),
+        (200, b'{"data":{"result":[{"metric":{},"values":[}]}}', "as Prometheus does"),
         (
             200,
             b'{"data":{"result":[]},"warnings":["store gone"]}',
@@ -186,6 +186,16 @@ async def test_an_answer_that_cannot_be_used_is_an_error(
     with pytest.raises(MetricSourceError, match=message):
         await client.instant(server.endpoint(), "r[5s]", 1)
     assert len(server.asked) == 1
+
+
+async def test_samples_that_are_none_are_an_error_of_their_series(
+    server: Answers, client: PrometheusClient
+) -> None:
+    server.result({"metric": {}, "values": [1]}, {"metric": {}, "values": [[1, "2"]]})
+    wrong, right = await client.instant(server.endpoint(), "r[5s]", 1)
+    with pytest.raises(MetricSourceError, match="samples that are not understood"):
+        _ = wrong.values
+    assert right.values == [(1.0, "2")]
 
 
 async def test_a_redirect_is_not_followed(server: Answers, client: PrometheusClient) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from typing_extensions import override
 
@@ -25,11 +25,9 @@ from crossfade.metrics.selectors import Selector
 PORTION_SECONDS: Final = 3600
 """What one query reads: the most that one of the operator's does (``metrics/folds.py``)."""
 
-_KINDS: Final = tuple(field.name for field in fields(RawSeries) if field.name != "labels")
-"""What a series has samples of: each a list in the order of time."""
-
 _Key = tuple[Endpoint, Selector, Pods | None]
 _time: Final = itemgetter(0)
+T = TypeVar("T", bound=tuple[float, Any])
 
 
 class SamplesAhead(Batcher):
@@ -118,13 +116,15 @@ class StepsAhead:
 def _between(answer: Iterable[RawSeries], start: float, end: float) -> Iterable[RawSeries]:
     """Cut to the samples after ``start`` and up to ``end``; series without any are left out."""
     for series in answer:
-        cut = {}
-        for kind in _KINDS:
-            samples = getattr(series, kind)
-            low = bisect_right(samples, start, key=_time)
-            cut[kind] = samples[low : bisect_right(samples, end, key=_time)]
-        if any(cut.values()):
-            yield replace(series, **cut)
+        values = _cut(series.values, start, end)
+        histograms = _cut(series.histograms, start, end)
+        if values or histograms:
+            yield RawSeries(series.labels, values, histograms)
+
+
+def _cut(samples: Sequence[T], start: float, end: float) -> list[T]:
+    low = bisect_right(samples, start, key=_time)
+    return list(samples[low : bisect_right(samples, end, key=_time)])
 
 
 def _joined(parts: list[RawSeries]) -> list[RawSeries]:
@@ -132,7 +132,7 @@ def _joined(parts: list[RawSeries]) -> list[RawSeries]:
     whole: dict[frozenset[tuple[str, str]], RawSeries] = {}
     for part in parts:
         labels = frozenset(part.labels.items())
-        known = whole.get(labels)
-        more = {kind: getattr(known, kind) + getattr(part, kind) for kind in _KINDS if known}
-        whole[labels] = replace(part, **more)
+        known = whole.get(labels, RawSeries(part.labels, []))
+        histograms = [*known.histograms, *part.histograms]
+        whole[labels] = RawSeries(part.labels, known.values + part.values, histograms)
     return list(whole.values())

@@ -40,12 +40,18 @@ class Arms:
         Raises:
             InvalidSpecError: both versions are called the same, and the label tells them apart.
         """
-        self._key = key
         self._join = join
         arms = {Side.CANARY: canary} | ({Side.STABLE: stable} if stable else {})
         self.sides = frozenset(arms)
         self._place = join.place or Place(join.pod_label, "{child}-")
         self._marks = {side: _mark(self._place, key, arm) for side, arm in arms.items()}
+        self._pods = Pods(
+            self._place.label,
+            tuple(self._marks.values()),
+            self._place.before,
+            join.namespace_label if join.place is None else None,
+            key.namespace,
+        )
         self._versions = {arm.version: side for side, arm in arms.items()}
         self._known: dict[Selector, dict[_Labels, tuple[Owner, str] | None]] = {}
         if join.version_label is not None and len(self._versions) < len(arms):
@@ -60,14 +66,7 @@ class Arms:
         if join.version_label is not None:
             of = of.matching(Matcher(join.version_label, "=~", any_of(sorted(self._versions))))
             return Question(endpoint, of, None, start, end)
-        pods = Pods(
-            self._place.label,
-            tuple(self._marks.values()),
-            self._place.before,
-            join.namespace_label if join.place is None else None,
-            self._key.namespace,
-        )
-        return Question(endpoint, of, pods, start, end)
+        return Question(endpoint, of, self._pods, start, end)
 
     def rows(self, of: Selector, answer: Sequence[RawSeries]) -> list[Row]:
         """Return the series of an answer that are one of the versions'.
@@ -143,18 +142,13 @@ class Portion:
             MetricSourceError: there is no usable answer.
         """
         question = self.arms.question(self.endpoint, of, self.start, self.end)
-        rows = self.arms.rows(of, await self.batcher.samples(question))
-        samples = 0
-        for _, _, one in rows:
-            samples += len(one.values)
-            if one.histograms:
-                samples += HISTOGRAM_WEIGHS * len(one.histograms)
-        self.samples += samples
-        return rows
+        return self.arms.rows(of, await self.batcher.samples(question))
 
     async def histograms(self, of: Selector) -> list[Row]:
         """Return the native histograms of a selector, as :meth:`series` does."""
-        return [row for row in await self.series(of) if row[2].histograms]
+        rows = [row for row in await self.series(of) if row[2].histograms]
+        self.samples += HISTOGRAM_WEIGHS * sum(len(one.histograms) for _, _, one in rows)
+        return rows
 
     def news(self, row: Row) -> list[tuple[int, float]]:
         """Return the samples that are not known yet, with times in milliseconds.
@@ -163,7 +157,13 @@ class Portion:
             MetricSourceError: a value is no number.
         """
         owner, key, series = row
-        return parse_samples(series.values, self.known(owner, key))
+        return self.since(series, self.known(owner, key))
+
+    def since(self, series: RawSeries, after: int) -> list[tuple[int, float]]:
+        """Return the samples after a time; see :meth:`news`."""
+        values = series.values
+        self.samples += len(values)
+        return parse_samples(values, after)
 
 
 def identity(series: RawSeries, but: str = "") -> str:

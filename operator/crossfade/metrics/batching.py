@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -209,52 +209,57 @@ def marked(value: str, mark: str, before: str) -> bool:
     return at >= 0 and re.fullmatch(before, value[:at]) is not None
 
 
-_Owners = dict[str, dict[str, list[tuple[str, list[RawSeries]]]]]
-"""Marks and who asked for them, by namespace and the mark's last word."""
+class Owners:
+    """Tells whose a series is, of those who ask together."""
+
+    def __init__(self, asked: Sequence[Pods]) -> None:
+        """Look only at marks whose last word is in a value: a mark ends with a revision."""
+        self._namespace_label = asked[0].namespace_label
+        self._label = asked[0].label
+        self._before = asked[0].before
+        self._marks: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        """Marks and who asked for them, by namespace and the mark's last word."""
+        self._known: dict[tuple[str, str], tuple[int, ...]] = {}
+        for i, pods in enumerate(asked):
+            namespace = pods.namespace if pods.namespace_label is not None else ""
+            for mark in pods.marks:
+                self._marks.setdefault((namespace, _words(mark)[-1]), []).append((mark, i))
+
+    def of(self, labels: Mapping[str, str]) -> tuple[int, ...]:
+        """Return who, as places in what was asked: one, or the few whose marks are alike."""
+        namespace = labels.get(self._namespace_label, "") if self._namespace_label else ""
+        value = labels.get(self._label, "")
+        who = self._known.get((namespace, value))
+        if who is None:
+            who = self._known[namespace, value] = self._find(namespace, value)
+        return who
+
+    def _find(self, namespace: str, value: str) -> tuple[int, ...]:
+        found = {
+            i
+            for word in _words(value)
+            for mark, i in self._marks.get((namespace, word), ())
+            if marked(value, mark, self._before)
+        }
+        return tuple(found)
+
+
+_owners: Final = lru_cache(maxsize=16)(Owners)
+"""The same rollouts ask for each selector, look after look."""
 
 
 def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawSeries]]:
-    """Return each question's part of a common answer.
-
-    A mark ends with a revision, so only marks whose last word is in the value are looked at.
-    """
+    """Return each question's part of a common answer."""
+    asked = tuple(q.pods for q in questions if q.pods is not None)
+    if not asked:
+        return [answer for _ in questions]
     shares: list[list[RawSeries]] = [[] for _ in questions]
-    owners: _Owners = {}
-    for i, question in enumerate(questions):
-        pods = question.pods
-        if pods is None:
-            shares[i] = answer
-            continue
-        namespace = pods.namespace if pods.namespace_label is not None else ""
-        for mark in pods.marks:
-            of_namespace = owners.setdefault(namespace, {})
-            of_namespace.setdefault(_words(mark)[-1], []).append((mark, shares[i]))
-    how = questions[0].pods
-    if how is None:
-        return shares
-    known: dict[tuple[str, str], list[list[RawSeries]]] = {}
+    whose = _owners(asked).of
     for series in answer:
-        namespace = series.labels.get(how.namespace_label, "") if how.namespace_label else ""
-        value = series.labels.get(how.label, "")
-        theirs = known.get((namespace, value))
-        if theirs is None:
-            theirs = known[namespace, value] = _theirs(owners, namespace, value, how.before)
-        for share in theirs:
-            share.append(series)
+        for i in whose(series.labels):
+            shares[i].append(series)
     return shares
 
 
-def _theirs(owners: _Owners, namespace: str, value: str, before: str) -> list[list[RawSeries]]:
-    """Return whose a series with this value is: the shares of one or two that asked."""
-    theirs = {}
-    of_namespace = owners.get(namespace, {})
-    for word in of_namespace.keys() & _words(value):
-        for mark, share in of_namespace[word]:
-            if marked(value, mark, before):
-                theirs[id(share)] = share
-    return list(theirs.values())
-
-
-@lru_cache(maxsize=10_000)
 def _words(text: str) -> list[str]:
     return _WORD.findall(text)

@@ -17,7 +17,7 @@ from crossfade.evidence.ledger import Seen
 from crossfade.evidence.rules import Asked
 from crossfade.evidence.verdicts import MetricAnswer
 from crossfade.metrics.analyst import Subject
-from crossfade.metrics.arms import Owner, Portion, Row, identity, names_of, parse_samples
+from crossfade.metrics.arms import Owner, Portion, Row, identity, names_of
 from crossfade.metrics.folds import Fold, Reading
 from crossfade.metrics.histograms import (
     MAX_BUCKETS,
@@ -222,7 +222,7 @@ class HistogramReading:
         kind = self._kinds.find(owners, portion.arms.sides)
         if kind is None:
             return []
-        rows = self._whole(kind, answers[kind])
+        rows = self._whole(kind, answers[kind], portion)
         for owner, _, samples in rows:
             self._sides.add(owner[0])
             for _, buckets in samples:
@@ -242,7 +242,9 @@ class HistogramReading:
         """See :class:`~crossfade.metrics.folds.Reading`."""
         _expect_stable(self._sides, self.names, portion)
 
-    def _whole(self, kind: Kind, rows: list[Row]) -> list[tuple[Owner, str, list[Sample]]]:
+    def _whole(
+        self, kind: Kind, rows: list[Row], portion: Portion
+    ) -> list[tuple[Owner, str, list[Sample]]]:
         """Return the histograms: whose, which, and their new samples."""
         if kind is Kind.NATIVE:
             return [(owner, key, parse_native(one.histograms)) for owner, key, one in rows]
@@ -251,7 +253,7 @@ class HistogramReading:
             histogram = self._histograms.get(key)
             if histogram is None:
                 histogram = self._histograms[key] = identity(one, but="le")
-            news = parse_samples(one.values, self._growing.known(histogram))
+            news = portion.since(one, self._growing.known(histogram))
             bucket = (one.labels.get("le", ""), news)
             classic.setdefault((owner, histogram), []).append(bucket)
         return [(owner, key, assemble_classic(one)) for (owner, key), one in classic.items()]

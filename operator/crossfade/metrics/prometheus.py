@@ -15,7 +15,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -51,15 +51,32 @@ class Labels(dict[str, str]):
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-@dataclass(slots=True)
-class RawSeries:
+_values: Final = msgspec.json.Decoder(list[tuple[float, str]])
+
+
+class RawSeries(msgspec.Struct, gc=False):
     """One series of an answer."""
 
     labels: Mapping[str, str]
-    values: list[tuple[float, str]]
-    """As in the JSON: seconds since the epoch, and the value's text."""
-    histograms: list[tuple[float, Any]] = field(default_factory=list)
+    written: list[tuple[float, str]] | msgspec.Raw
+    """Its samples. Those of an answer are JSON until they are used: all of a thousand rollouts'
+    are hundreds of thousands of objects, which Python would search for garbage."""
+    histograms: Sequence[tuple[float, Any]] = ()
     """Samples that are native histograms, as in the JSON."""
+
+    @property
+    def values(self) -> list[tuple[float, str]]:
+        """The samples: seconds since the epoch, and the value's text.
+
+        Raises:
+            MetricSourceError: they are none.
+        """
+        if not isinstance(self.written, msgspec.Raw):
+            return self.written
+        try:
+            return _values.decode(self.written)
+        except msgspec.DecodeError as e:
+            raise MetricSourceError("Prometheus gave samples that are not understood") from e
 
 
 class Prom(Protocol):
@@ -168,7 +185,7 @@ def is_below(address: str, bases: Sequence[str]) -> bool:
 class _Series(msgspec.Struct, gc=False):
     metric: msgspec.Raw
     values: msgspec.Raw = msgspec.Raw(b"[]")
-    histograms: list[tuple[float, Any]] = []
+    histograms: Sequence[tuple[float, Any]] = ()
 
 
 class _Data(msgspec.Struct):
@@ -181,7 +198,6 @@ class _Body(msgspec.Struct):
 
 _body: Final = msgspec.json.Decoder(_Body)
 _labels: Final = msgspec.json.Decoder(dict[str, str])
-_values: Final = msgspec.json.Decoder(list[tuple[float, str]])
 
 _known_labels: Final[WeakValueDictionary[bytes, Labels]] = WeakValueDictionary()
 """By how they are written. Each look sees those of the look before, which its rollout keeps."""
@@ -204,7 +220,7 @@ def _read(one: _Series) -> RawSeries:
     labels = _known_labels.get(written)
     if labels is None:
         labels = _known_labels[written] = Labels(_labels.decode(written))
-    return RawSeries(labels, _values.decode(one.values), one.histograms)
+    return RawSeries(labels, one.values, one.histograms)
 
 
 def _call(endpoint: Endpoint, client: Any, ask: Callable[[Any], Any]) -> list[RawSeries]:
