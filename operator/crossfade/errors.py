@@ -7,6 +7,7 @@
     │   └── ConflictError      somebody else wrote first: look again and retry
     ├── MetricSourceError      Prometheus refused, timed out or answered nonsense; weights hold
     ├── SidecarError           a pod's sidecar refused, timed out or answered nonsense; weights hold
+    ├── WebhookError           a receiver or a gate could not be asked, or gave no answer
     └── CommandError           a command of the command line cannot be carried out
 
 "No data", "not found" and "not settled" are values, not errors.
@@ -41,6 +42,10 @@ class MetricSourceError(CrossfadeError):
 
 class SidecarError(CrossfadeError):
     """A pod's sidecar gave no usable answer on its admin port."""
+
+
+class WebhookError(CrossfadeError):
+    """A receiver of notifications, or a gate, could not be asked, or gave no answer."""
 
 
 class CommandError(CrossfadeError):

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     """The only addresses that ModelDeployments may have asked, and whatever path is below them,
     separated by commas; none means any."""
 
+    webhook_addresses: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_split)] = ()
+    """The only addresses that notifications and gates may post to, and plain paths below them,
+    separated by commas; none means any."""
+
     @model_validator(mode="after")
     def _know_all_variables(self) -> Self:
         """Refuse a misspelt variable, which would silently leave a default in place."""

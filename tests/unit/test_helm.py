@@ -69,6 +69,7 @@ def test_every_object_refuses_what_it_does_not_know() -> None:
         {"watch": {"namespaces": ["a", "a"]}},
         {"prometheus": {"allowedAddresses": ["prometheus:9090"]}},
         {"prometheus": {"allowedAddresses": ["http://prometheus:9090/"]}},
+        {"webhooks": {"allowedAddresses": ["https://user@hooks.example.com"]}},
         {"logLevel": "debug"},
         {"workers": 65},
         {"podDisruptionBudget": {"maxUnavailable": 2}},
@@ -81,6 +82,7 @@ def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
 def test_what_the_schema_takes_the_operator_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "watch": {"namespaces": ["ml", "0"]},
+        "webhooks": {"allowedAddresses": ["https://hooks.slack.com/services"]},
         "prometheus": {"allowedAddresses": ["http://[::1]:9090", "https://a.b/c/d.e"]},
         "logLevel": "DEBUG",
         "workers": 64,
@@ -88,6 +90,7 @@ def test_what_the_schema_takes_the_operator_takes(monkeypatch: pytest.MonkeyPatc
     jsonschema_rs.validate(SCHEMA, values)
     monkeypatch.setenv("CROSSFADE_NAMESPACES", "ml,0")
     monkeypatch.setenv("CROSSFADE_PROMETHEUS_ADDRESSES", "http://[::1]:9090,https://a.b/c/d.e")
+    monkeypatch.setenv("CROSSFADE_WEBHOOK_ADDRESSES", "https://hooks.slack.com/services")
     monkeypatch.setenv("CROSSFADE_LOG_LEVEL", "DEBUG")
     monkeypatch.setenv("CROSSFADE_WORKERS", "64")
     assert Settings().workers == 64

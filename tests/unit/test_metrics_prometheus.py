@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 import pytest
 from typing_extensions import override
 
+from crossfade.access.addresses import is_below
 from crossfade.errors import MetricSourceError
 from crossfade.metrics.endpoints import Credentials, Endpoint
 from crossfade.metrics.prometheus import (
@@ -22,7 +23,6 @@ from crossfade.metrics.prometheus import (
     Labels,
     PrometheusClient,
     RefusedError,
-    is_below,
 )
 
 

@@ -51,7 +51,7 @@ app.kubernetes.io/name: crossfade
   resources: [virtualservices]
   verbs: [list, watch, create, patch]
 {{- with .Values.rbac.secretNames }}
-# Credentials for Prometheus, by these names and no others.
+# Credentials for Prometheus, and what webhooks need, by these names and no others.
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: {{ toJson . }}

@@ -48,7 +48,7 @@ class FileSecrets:
         self._data = data
 
     async def read(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
-        """See :class:`~crossfade.metrics.endpoints.SecretReader`."""
+        """See :class:`~crossfade.access.secrets.SecretReader`."""
         del namespace
         return self._data if name == _FILES else None
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from crossfade.api.base import SecretKeyRef
+from crossfade.access.secrets import SecretReader, SecretTexts
 from crossfade.api.v1alpha1 import Prometheus
-from crossfade.errors import ClusterError, MetricSourceError
+from crossfade.errors import MetricSourceError
 
 CREDENTIALS_SECONDS: Final = 60.0
 """How long a Secret that was read is believed; a 401 or 403 ends that at once."""
-
-
-class SecretReader(Protocol):
-    """Reads a Secret's data; the only thing of Kubernetes that a metric source needs."""
-
-    async def read(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
-        """Return the data, decoded from base64; None when there is no such Secret."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +42,7 @@ class Endpoints:
 
     def __init__(self, secrets: SecretReader, clock: Callable[[], float]) -> None:
         """Read Secrets with ``secrets``; ``clock`` gives monotonic seconds."""
-        self._secrets = secrets
+        self._secrets = SecretTexts(secrets, MetricSourceError)
         self._clock = clock
         self._known: dict[tuple[str, Prometheus], tuple[float, Endpoint]] = {}
 
@@ -82,30 +74,15 @@ class Endpoints:
     async def _credentials(self, namespace: str, spec: Prometheus) -> Credentials:
         token = username = password = ca = certificate = key = None
         if spec.bearer_token is not None:
-            token = await self._text(namespace, spec.bearer_token)
+            token = await self._secrets.text(namespace, spec.bearer_token)
         if spec.basic_auth is not None:
-            username = await self._value(namespace, spec.basic_auth.name, "username")
-            password = await self._value(namespace, spec.basic_auth.name, "password")
+            username = await self._secrets.value(namespace, spec.basic_auth.name, "username")
+            password = await self._secrets.value(namespace, spec.basic_auth.name, "password")
         if spec.tls is not None and spec.tls.ca is not None:
-            ca = await self._text(namespace, spec.tls.ca)
+            ca = await self._secrets.text(namespace, spec.tls.ca)
         if spec.tls is not None and spec.tls.client_certificate is not None:
-            certificate = await self._value(namespace, spec.tls.client_certificate.name, "tls.crt")
-            key = await self._value(namespace, spec.tls.client_certificate.name, "tls.key")
+            certificate = await self._secrets.value(
+                namespace, spec.tls.client_certificate.name, "tls.crt"
+            )
+            key = await self._secrets.value(namespace, spec.tls.client_certificate.name, "tls.key")
         return Credentials(token, username, password, ca, certificate, key)
-
-    async def _text(self, namespace: str, ref: SecretKeyRef) -> str:
-        return await self._value(namespace, ref.name, ref.key)
-
-    async def _value(self, namespace: str, name: str, key: str) -> str:
-        try:
-            data = await self._secrets.read(namespace, name)
-        except ClusterError as e:
-            raise MetricSourceError(f"Secret {namespace}/{name} cannot be read: {e}") from e
-        if data is None:
-            raise MetricSourceError(f"there is no Secret {name} in namespace {namespace}")
-        if key not in data:
-            raise MetricSourceError(f"Secret {namespace}/{name} has no key {key}")
-        try:
-            return data[key].decode().strip()
-        except UnicodeDecodeError as e:
-            raise MetricSourceError(f"key {key} of Secret {namespace}/{name} is no text") from e

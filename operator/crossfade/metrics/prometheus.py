@@ -9,7 +9,6 @@ evidence. ``infos`` are let pass.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import tempfile
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from typing_extensions import override
 
+from crossfade.access.addresses import is_below
 from crossfade.errors import MetricSourceError
 from crossfade.metrics.endpoints import Endpoint
 
@@ -35,9 +35,6 @@ PER_ENDPOINT: Final = 4
 
 CLIENTS_KEPT: Final = 64
 """Open sessions; the least used is closed. Credentials that change make new ones."""
-
-
-_PLAIN_PATH: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?")
 
 
 class RefusedError(MetricSourceError):
@@ -169,17 +166,6 @@ class PrometheusClient:
                 oldest.close()
         self._clients.move_to_end(endpoint)
         return known
-
-
-def is_below(address: str, bases: Sequence[str]) -> bool:
-    """Tell whether an address is one of some, or a plain path below one.
-
-    A base holds the whole authority, so nothing can be put before or into the host. Segments that
-    start with a dot are refused, and so is everything that an HTTP client might read as one.
-    """
-    return any(
-        address.startswith(base) and _PLAIN_PATH.fullmatch(address[len(base) :]) for base in bases
-    )
 
 
 class _Series(msgspec.Struct, gc=False):

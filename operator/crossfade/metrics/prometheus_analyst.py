@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
+from crossfade.access.secrets import SecretReader
 from crossfade.api.v1alpha1 import Analysis, Metric
 from crossfade.core.observation import Arrivals
 from crossfade.errors import InvalidSpecError, MetricSourceError
@@ -24,7 +25,7 @@ from crossfade.metrics.arrivals import arrivals_of
 from crossfade.metrics.batching import Batcher
 from crossfade.metrics.counts import CountsFold, limits_of
 from crossfade.metrics.distributions import DriftFold
-from crossfade.metrics.endpoints import Endpoint, Endpoints, SecretReader
+from crossfade.metrics.endpoints import Endpoint, Endpoints
 from crossfade.metrics.prometheus import Prom, RefusedError
 from crossfade.metrics.queries import QueryFold, fill
 from crossfade.metrics.references import ConfigMapReader, NoConfigMaps, Reference, References
@@ -139,7 +140,9 @@ class PrometheusAnalyst:
             answer = await self._judge(kept, subject, metric, now, needed)
         except (MetricSourceError, InvalidSpecError) as e:
             answer = MetricAnswer(metric.name, Verdict.UNAVAILABLE, str(e))
-        return replace(answer, message=answer.message[:MAX_MESSAGE])
+        if len(answer.message) > MAX_MESSAGE:
+            return replace(answer, message=answer.message[:MAX_MESSAGE])
+        return answer
 
     async def _judge(
         self, kept: _Kept, subject: Subject, metric: Metric, now: datetime, needed: float

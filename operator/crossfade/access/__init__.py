@@ -1,0 +1,1 @@
+"""What is outside of the cluster's API: which addresses may be reached, and with which Secrets."""

@@ -1,0 +1,1 @@
+"""What is posted to receivers and gates, and the posting."""
