@@ -103,6 +103,14 @@ class RemoveCommand:
     """Remove the annotation of a command that is done."""
 
 
+@dataclass(frozen=True, slots=True)
+class AskGates:
+    """Ask the gates of a weight, beside the loop. Writes nothing."""
+
+    weight: int
+    """What the canary would get, in percent."""
+
+
 Action = (
     EnsureWorkload
     | Scale
@@ -113,6 +121,7 @@ Action = (
     | RestoreRoute
     | SetFinalizer
     | RemoveCommand
+    | AskGates
 )
 
 

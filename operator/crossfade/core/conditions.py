@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from crossfade.api.v1alpha1 import (
     Condition,
     FallbackTargetStatus,
+    GateStatus,
     MetricStatus,
     ModelDeploymentStatus,
     Phase,
@@ -183,6 +184,7 @@ def _words(status: ModelDeploymentStatus) -> list[str]:
     said = [status.message, status.verdict]
     said += [words or "" for m in status.metrics for words in (m.message, m.alert, m.no_forecast)]
     said += [target.message or "" for target in status.fallback]
+    said += [gate.message for gate in status.gates]
     said += ["timed" for m in status.metrics for f in m.forecast if f.seconds is not None]
     said += [c.message for c in status.conditions]
     return [re.sub(r"[\d.,]+", "", words) for words in said]
@@ -198,11 +200,13 @@ def _essence(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
     telling = {Verdict.HARM.value, Verdict.UNAVAILABLE.value}
     verdicts = [MetricStatus(name=m.name, verdict=m.verdict, message="") for m in status.metrics]
     fallback = [FallbackTargetStatus(target=t.target, ok=t.ok) for t in status.fallback]
+    gates = [GateStatus(name=g.name, answer=g.answer) for g in status.gates]
     conditions = [c.model_copy(update=_vague(c)) for c in status.conditions]
     return status.model_copy(
         update={
             "metrics": [m for m in verdicts if m.verdict in telling],
             "fallback": fallback,
+            "gates": gates,
             "conditions": conditions,
             "verdict": "",
             "message": "",

@@ -19,10 +19,12 @@ from crossfade.core.compatibility import flag_narrowed_inputs
 from crossfade.core.conditions import report
 from crossfade.core.housekeeping import keep_house
 from crossfade.core.news import tell_news
+from crossfade.core.notices import keep_notices
 from crossfade.core.observation import Observation
 from crossfade.core.phases import JUDGED
 from crossfade.core.rollback import return_to_previous, take_back
 from crossfade.core.turn import Decision, Turn
+from crossfade.core.webhook_gates import keep_answers
 from crossfade.evidence.verdicts import Verdict
 
 Rule = Callable[[Turn], None]
@@ -60,6 +62,8 @@ def decide(seen: Observation, now: datetime) -> Decision:
     _schedule_look(turn)
     tell_news(turn)
     flag_narrowed_inputs(turn)
+    keep_answers(turn)
+    keep_notices(turn)
     report(turn)
     return turn.decision()
 

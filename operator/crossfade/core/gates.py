@@ -12,6 +12,7 @@ from typing import Final
 
 from crossfade.core.actions import Scale
 from crossfade.core.turn import Turn
+from crossfade.core.webhook_gates import closed_webhook
 from crossfade.evidence.verdicts import Verdict
 
 Gate = Callable[[Turn], str | None]
@@ -89,6 +90,11 @@ def next_capacity(turn: Turn) -> str | None:
     return _pods_for(turn, next_weight(turn), "canary pods for the next weight are ready")
 
 
+def webhooks(turn: Turn) -> str | None:
+    """Who must say yes is asked when nothing else holds, so that a yes is not stale."""
+    return None if is_waved_through(turn) else closed_webhook(turn, next_weight(turn))
+
+
 def _pods_for(turn: Turn, weight: int, words: str) -> str | None:
     """Ask for the pods that a weight needs, and wait for them."""
     needed = turn.seen.needed.get(weight, 1)
@@ -109,6 +115,7 @@ GATES: Final[tuple[Gate, ...]] = (
     timed_pause,
     human_pause,
     next_capacity,
+    webhooks,
 )
 
 

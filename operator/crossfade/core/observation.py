@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from crossfade.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus
+from crossfade.api.v1alpha1 import GateStatus, ModelDeploymentSpec, ModelDeploymentStatus
 from crossfade.core.actions import Manifest, Role
 from crossfade.evidence.verdicts import MetricAnswer
 
@@ -99,6 +99,28 @@ class Drill:
 
 
 @dataclass(frozen=True, slots=True)
+class GateAnswers:
+    """What gates said of one weight of one version."""
+
+    revision: str
+    weight: int
+    """What it would get, in percent."""
+    said: tuple[GateStatus, ...]
+    """Of those that have answered not too long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A receiver is done with a notice."""
+
+    notice: str
+    """Its id."""
+    receiver: str
+    failure: str = ""
+    """Why it was given up; empty: the receiver took it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One look at one ModelDeployment."""
 
@@ -130,6 +152,12 @@ class Observation:
     """The sidecars of the version that gets ready are asked about it before it gets traffic."""
     drill: Drill | None = None
     """What they said; None: nothing yet, or too long ago."""
+    gate_answers: GateAnswers | None = None
+    """What the gates said that were asked last; None: none were, or not about this rollout."""
+    told: tuple[Told, ...] = ()
+    """Which of the notices in the status are done, and for whom."""
+    tell_again_at: datetime | None = None
+    """When somebody who did not take a notice is to be told again; None: nobody waits."""
     leaving: Arrivals | None = None
     """What the revision that is drained still receives; None: not asked, or not known."""
     command: str = ""
@@ -140,5 +168,7 @@ class Observation:
     """The backend of a joined route as it was before we replaced it; None: not seen."""
     addressed: bool = True
     """There is a Service for callers in the cluster beside the route (no gateway: it *is* it)."""
+    uid: str = ""
+    """Of the ModelDeployment."""
     deleting: bool = False
     has_finalizer: bool = False

@@ -13,6 +13,7 @@ from crossfade.core.drills import is_drilled
 from crossfade.core.rollback import take_back, why_rejected
 from crossfade.core.route import ensure_route, give_all_to
 from crossfade.core.turn import Turn, split_of
+from crossfade.core.webhook_gates import closed_webhook
 
 LOSSES_TOLERATED: Final = 2
 """How often a canary may lose all its ready pods while it has weight. One more is no accident."""
@@ -62,6 +63,11 @@ def preparing(turn: Turn) -> None:
 def _first_weight(turn: Turn) -> None:
     if turn.spec.rollout.paused:
         turn.set(message="ready; holds because spec.rollout.paused is true")
+        return
+    waits_for = closed_webhook(turn, turn.steps[0].weight_percent)
+    if waits_for is not None:
+        turn.set(message=f"ready; {waits_for}")
+        _is_past_deadline(turn)
         return
     rollout = turn.rollout
     turn.set_rollout(

@@ -148,9 +148,14 @@ class Turn:
         return Decision(
             status=self.status,
             actions=() if self._status_first else tuple(self._actions),
-            announcements=tuple(self._announcements),
+            announcements=self.announcements,
             look_again_at=self._look_again_at,
         )
+
+    @property
+    def announcements(self) -> tuple[Announcement, ...]:
+        """What people are told of so far."""
+        return tuple(self._announcements)
 
     @property
     def writes_route(self) -> bool:

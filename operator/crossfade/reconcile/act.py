@@ -9,6 +9,7 @@ from crossfade.api.v1alpha1 import ModelDeploymentSpec
 from crossfade.core.actions import (
     Action,
     Apply,
+    AskGates,
     Delete,
     DeleteRevision,
     EnsureWorkload,
@@ -49,7 +50,7 @@ from crossfade.workload.sidecar_config import Stable
 _log = logging.getLogger(__name__)
 
 
-def writes_of(  # noqa: C901 - one row for each action
+def writes_of(  # noqa: C901, PLR0912 - one row for each action
     action: Action, view: View, store: Store, injection: Injection
 ) -> Iterator[Write]:
     """Return the requests that carry out an action, in order.
@@ -83,6 +84,8 @@ def writes_of(  # noqa: C901 - one row for each action
             yield _finalizer_patch(view, present=present)
         case RemoveCommand():
             yield _patch(view, {"annotations": {ANNOTATION_COMMAND: None}})
+        case AskGates():
+            return  # asked beside the loop
 
 
 def _create(
