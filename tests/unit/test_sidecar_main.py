@@ -90,6 +90,24 @@ def test_a_wrong_configuration_is_one_line_and_exit_2(
     assert words in line
 
 
+def test_who_ends_it_before_it_has_begun_is_obeyed() -> None:
+    """As a container's first process it would ignore a signal that it has no handler for."""
+    code = """
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "crossfade.sidecar.main":
+            os.kill(os.getpid(), signal.SIGTERM)
+            sys.exit("it goes on")
+
+sys.meta_path.insert(0, Finder())
+runpy.run_module("crossfade.sidecar", run_name="__main__")
+"""
+    ended = run("-c", code)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "nowhere.json"
     ended = run("-m", "crossfade.sidecar", "--config", str(path))
