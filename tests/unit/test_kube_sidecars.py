@@ -18,10 +18,14 @@ from crossfade.sidecar.admin import Admin
 from crossfade.sidecar.config import Config, Fallback, Golden, Inputs, Target
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.fallback import Chain, Drills
+from crossfade.sidecar.looker import Looker
 from crossfade.sidecar.messages import Answer, Request
 from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.readiness import Readiness
 from crossfade.sidecar.recording import Recorder
+from crossfade.sidecar.room import Room
+from crossfade.sidecar.upstream_connection import UpstreamAnswer
+from tests.unit.wires import arrived
 
 HERE = "127.0.0.1"
 GOLDEN = Golden(path="/predict", body='{"age": 17}')
@@ -67,6 +71,9 @@ class Network:
             raise said
         return Answer(said, (), b"")
 
+    async def open(self, host: str, port: int, request: Request) -> UpstreamAnswer:
+        return arrived(await self.send(host, port, request, 0))
+
 
 def admin_of(config: Config, network: Network) -> Admin:
     metrics = Metrics(config)
@@ -74,11 +81,11 @@ def admin_of(config: Config, network: Network) -> Admin:
     drills = None
     if config.fallback is not None:
         clock = asyncio.get_running_loop().time
-        chain = Chain(config.fallback.targets, network, metrics, config.revision, clock)
+        chain = Chain(config.fallback.targets, network, metrics, config.revision, clock, Room(1000))
         drills = Drills(chain, request)
     readiness = Readiness(config, network, asyncio.get_running_loop().time)
     recorder = Recorder(config, metrics, lambda: 1.0, lambda: datetime(2026, 11, 24, tzinfo=UTC))
-    return Admin(metrics, readiness, drills, recorder, Contract(config))
+    return Admin(metrics, readiness, drills, recorder, Contract(config), Looker())
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,10 +14,14 @@ from crossfade.sidecar.admin import Admin
 from crossfade.sidecar.config import Config, Fallback, Golden, Inputs, Recording, Target
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.fallback import Chain, Drills
-from crossfade.sidecar.messages import Answer, Request
+from crossfade.sidecar.looker import HERE_BYTES, Looker
+from crossfade.sidecar.messages import Answer, Request, Violation
 from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.readiness import Readiness, probe_request
 from crossfade.sidecar.recording import Recorder
+from crossfade.sidecar.room import Room
+from crossfade.sidecar.upstream_connection import UpstreamAnswer
+from tests.unit.wires import arrived
 
 CONFIG = Config(
     namespace="ml",
@@ -58,6 +63,9 @@ class Network:
         self.asked.append(port)
         return Answer(self.model if port == CONFIG.model_port else self.stable, (), b"")
 
+    async def open(self, host: str, port: int, request: Request) -> UpstreamAnswer:
+        return arrived(await self.send(host, port, request, 0))
+
 
 @dataclass
 class World:
@@ -81,11 +89,12 @@ def world() -> World:
     network, metrics = Network(), Metrics(CONFIG)
     readiness = Readiness(CONFIG, network, clock)
     assert CONFIG.fallback is not None
-    chain = Chain(CONFIG.fallback.targets, network, metrics, CONFIG.revision, clock)
+    chain = Chain(CONFIG.fallback.targets, network, metrics, CONFIG.revision, clock, Room(1000))
     golden = probe_request(CONFIG)
     assert golden is not None
     recorder = Recorder(CONFIG, metrics, lambda: 0.0, lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    admin = Admin(metrics, readiness, Drills(chain, golden), recorder, Contract(CONFIG))
+    drills = Drills(chain, golden)
+    admin = Admin(metrics, readiness, drills, recorder, Contract(CONFIG), Looker())
     return World(network, readiness, recorder, admin)
 
 
@@ -149,6 +158,21 @@ async def test_a_body_is_checked_against_the_contract() -> None:
     assert it.network.asked == []
 
 
+async def test_a_large_body_is_checked_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def check(*_: object) -> tuple[tuple[Violation, ...], None]:
+        threads.append(threading.current_thread())
+        return (), None
+
+    monkeypatch.setattr(Contract, "check", check)
+    for body in (b"1", b" " * HERE_BYTES + b"1"):
+        assert await world().ask("POST", "/check?path=/predict", body) == (200, '{"violations":[]}')
+    small, large = threads
+    assert small is threading.main_thread()
+    assert large is not small
+
+
 async def test_recordings_are_yaml() -> None:
     it = world()
     it.recorder.record(Request("POST", "/predict", (), b'{"age": 1}'), Answer(200, (), b"{}"), 0.01)
@@ -160,7 +184,7 @@ async def test_recordings_are_yaml() -> None:
 
 async def test_what_is_not_configured_is_not_drilled() -> None:
     it = world()
-    admin = Admin(Metrics(CONFIG), it.readiness, None, it.recorder, Contract(CONFIG))
+    admin = Admin(Metrics(CONFIG), it.readiness, None, it.recorder, Contract(CONFIG), Looker())
     answer = await admin.answer(Request("GET", "/drill", (), b""))
     assert (answer.status, answer.body) == (404, b"no fallback is configured, so none is drilled\n")
     assert await admin.answer(Request("POST", "/drill", (), b"")) == answer

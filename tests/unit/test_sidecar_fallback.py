@@ -19,9 +19,13 @@ from crossfade.sidecar.fallback import (
     DRILL_FAILED_AGAIN_SECONDS,
     Chain,
     Drills,
+    TargetAnswer,
 )
 from crossfade.sidecar.messages import ANSWERED_BY, BECAUSE, Answer, Headers, Reason, Request
 from crossfade.sidecar.metrics import Metrics
+from crossfade.sidecar.room import Room
+from crossfade.sidecar.upstream_connection import UpstreamAnswer
+from tests.unit.wires import arrived
 
 STABLE = Target(name="stable", host="iris.ml.svc", port=80, timeout_seconds=2)
 PREVIOUS = Target(name="previous", host="iris-old.ml.svc", port=80, timeout_seconds=1)
@@ -43,27 +47,21 @@ class Network:
 
     says: dict[str, int | OSError] = field(default_factory=dict)
     headers: Headers = ()
-    asked: list[tuple[str, int, Request, float]] = field(default_factory=list)
+    asked: list[tuple[str, int, Request]] = field(default_factory=list)
     was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     opens: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.opens.set()
 
-    async def send(
-        self,
-        host: str,
-        port: int,
-        request: Request,
-        timeout: float,  # noqa: ASYNC109 - the interface's
-    ) -> Answer:
-        self.asked.append((host, port, request, timeout))
+    async def open(self, host: str, port: int, request: Request) -> UpstreamAnswer:
+        self.asked.append((host, port, request))
         self.was_asked.set()
         await self.opens.wait()
         said = self.says.get(host, 200)
         if isinstance(said, OSError):
             raise said
-        return Answer(said, self.headers, host.encode())
+        return arrived(Answer(said, self.headers, host.encode()))
 
     def hosts(self) -> list[str]:
         return [host for host, *_ in self.asked]
@@ -75,6 +73,7 @@ class World:
     metrics: Metrics
     chain: Chain
     clock: Clock
+    room: Room
 
     def counted(self) -> set[str]:
         """Lines of fallback metrics that are not 0."""
@@ -101,19 +100,21 @@ def world(targets: Sequence[Target], **says: int | OSError) -> World:
         fallback=Fallback(targets=tuple(targets)),
     )
     metrics, clock = Metrics(config), Clock()
-    return World(network, metrics, Chain(targets, network, metrics, "rev1", clock), clock)
+    room = Room(1000)
+    chain = Chain(targets, network, metrics, "rev1", clock, room)
+    return World(network, metrics, chain, clock, room)
 
 
-def marks(answer: Answer | None) -> dict[bytes, bytes]:
+def marks(answer: TargetAnswer | None) -> dict[bytes, bytes]:
     assert answer is not None
-    return dict(answer.headers)
+    return dict(answer.answer.headers)
 
 
 async def test_the_first_target_that_answers_is_marked_and_counted() -> None:
     it = world([STABLE, PREVIOUS])
     answer = await it.chain.answer(REQUEST, Reason.TIMEOUT)
     assert answer is not None
-    assert (answer.status, answer.body) == (200, b"iris.ml.svc")
+    assert (answer.answer.status, answer.answer.body) == (200, b"iris.ml.svc")
     assert marks(answer) == {ANSWERED_BY: b"stable", BECAUSE: b"timeout"}
     assert it.network.hosts() == ["iris.ml.svc"]
     assert it.counted() == {'crossfade_fallbacks_total{reason="timeout",target="stable"} 1.0'}
@@ -122,7 +123,8 @@ async def test_the_first_target_that_answers_is_marked_and_counted() -> None:
 async def test_failures_lead_to_the_next_target_and_are_counted() -> None:
     it = world([STABLE, PREVIOUS, STATIC], stable=TimeoutError(), previous=ConnectionError())
     answer = await it.chain.answer(REQUEST, Reason.CONNECTION)
-    assert answer == Answer(
+    assert answer is not None
+    assert answer.answer == Answer(
         203,
         (
             (b"content-type", b"text/plain"),
@@ -131,10 +133,7 @@ async def test_failures_lead_to_the_next_target_and_are_counted() -> None:
         ),
         "söon".encode(),
     )
-    assert [(host, timeout) for host, _, _, timeout in it.network.asked] == [
-        ("iris.ml.svc", 2),
-        ("iris-old.ml.svc", 1),
-    ]
+    assert it.network.hosts() == ["iris.ml.svc", "iris-old.ml.svc"]
     assert it.counted() == {
         'crossfade_fallbacks_total{reason="connection",target="static"} 1.0',
         'crossfade_fallback_failures_total{reason="timeout",target="stable"} 1.0',
@@ -147,6 +146,38 @@ async def test_an_answer_below_500_is_one(status: int, is_well: bool) -> None:
     it = world([STABLE, PREVIOUS], stable=status)
     answer = await it.chain.answer(REQUEST, Reason.SERVER_ERROR)
     assert marks(answer)[ANSWERED_BY] == (b"stable" if is_well else b"previous")
+
+
+async def test_a_short_answer_is_held_and_one_that_is_not_is_passed_on() -> None:
+    it = world([STABLE])
+    short = await it.chain.answer(REQUEST, Reason.TIMEOUT)
+    assert short is not None
+    assert (short.answer.body, short.rest) == (b"iris.ml.svc", None)
+    assert it.room.taken == len(b"iris.ml.svc")
+    assert it.room.try_take(1000 - it.room.taken)
+    no_room = await it.chain.answer(REQUEST, Reason.TIMEOUT)
+    it.network.headers = ((b"content-type", b"text/event-stream"),)
+    stream = await it.chain.answer(REQUEST, Reason.TIMEOUT)
+    for one in (no_room, stream):
+        assert one is not None
+        assert one.rest is not None
+        assert (one.answer.body, await one.rest.read_all()) == (b"", b"iris.ml.svc")
+        assert marks(one)[ANSWERED_BY] == b"stable"
+        one.let_go()
+    short.let_go()
+    assert it.room.taken == 1000 - len(b"iris.ml.svc")
+
+
+async def test_a_target_that_takes_too_long_has_failed_and_leaves_nothing() -> None:
+    it = world([Target(name="stable", host="iris.ml.svc", port=80, timeout_seconds=0.01), STATIC])
+    it.network.opens.clear()
+    answer = await it.chain.answer(REQUEST, Reason.TIMEOUT)
+    assert marks(answer)[ANSWERED_BY] == b"static"
+    (drilled, _) = await it.chain.drill(REQUEST)
+    assert drilled.why == "no answer in 0.01 s"
+    failed = 'crossfade_fallback_failures_total{reason="timeout",target="stable"} 1.0'
+    assert failed in it.counted()
+    assert it.room.taken == 0
 
 
 async def test_where_nobody_answers_there_is_no_answer() -> None:
@@ -175,7 +206,7 @@ async def test_a_target_gets_the_message_and_nothing_of_the_clients_connection()
         b"body",
     )
     await it.chain.answer(request, Reason.TIMEOUT)
-    ((host, port, sent, _),) = it.network.asked
+    ((host, port, sent),) = it.network.asked
     assert (host, port, sent.method, sent.target, sent.body) == (
         "iris.ml.svc",
         80,
@@ -201,7 +232,7 @@ async def test_an_answer_comes_without_its_connections_headers_and_others_marks(
     )
     answer = await it.chain.answer(REQUEST, Reason.OPEN_CIRCUIT)
     assert answer is not None
-    assert answer.headers == (
+    assert answer.answer.headers == (
         (b"Content-Type", b"text/plain"),
         (ANSWERED_BY, b"stable"),
         (BECAUSE, b"openCircuit"),
@@ -292,7 +323,7 @@ async def test_a_static_answer_that_is_an_error_on_purpose_is_an_answer() -> Non
     assert (result.ok, result.status) == (True, 503)
     answer = await it.chain.answer(REQUEST, Reason.TIMEOUT)
     assert answer is not None
-    assert (answer.status, answer.body) == (503, b"later")
+    assert (answer.answer.status, answer.answer.body) == (503, b"later")
 
 
 async def test_drills_come_again_sooner_while_a_target_fails() -> None:

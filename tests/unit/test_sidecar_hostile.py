@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import threading
+from contextlib import AsyncExitStack
 from typing import Any
 
 import hypothesis
@@ -13,9 +16,10 @@ from hypothesis import strategies as st
 
 from crossfade.sidecar.config import Breaker, Fallback, Inputs, Observed, Target
 from crossfade.sidecar.documents import Unreadable, parse_request
+from crossfade.sidecar.looker import HERE_BYTES, Looker
 from crossfade.sidecar.messages import Request
-from crossfade.sidecar.proxy import LOOKED_INTO_HERE_BYTES
-from crossfade.sidecar.server import HELD_BODIES, SEND_SECONDS
+from crossfade.sidecar.room import HELD_BODIES, SMALL_BYTES, Room
+from crossfade.sidecar.server import SEND_SECONDS
 from tests.unit.test_sidecar_proxy import BAD, GOOD, SCHEMA, answer, ask, post, sidecar
 from tests.unit.wires import (
     MAX_BODY,
@@ -207,19 +211,93 @@ async def test_all_bodies_that_are_held_have_a_bound() -> None:
     go_on = asyncio.Event()
 
     async def wait(reader: Reader, writer: Writer) -> None:
-        await read_message(reader)
+        await model.take(reader)
         await go_on.wait()
         writer.write(OK)
 
     body = json.dumps({"age": 1, "pad": "x" * (MAX_BODY - 100)}).encode()
-    async with sidecar(Model([wait]), inputs=CHECKED, max_body_bytes=MAX_BODY) as made:
-        held = [asyncio.create_task(ask(made.port, post(body))) for _ in range(HELD_BODIES)]
-        await until(lambda: made.server.held_bytes == HELD_BODIES * len(body))
-        assert (await ask(made.port, post(body)))[0] == 503
+    model = Model([wait])
+    large = HELD_BODIES - 1
+    async with sidecar(model, inputs=CHECKED, max_body_bytes=MAX_BODY) as made:
+        held = [asyncio.create_task(ask(made.port, post(body))) for _ in range(3 * large)]
+        await until(lambda: made.server.open_requests == 3 * large and len(model.seen) == large)
+        assert made.server.rooms.taken == large * len(body)
+        small = asyncio.create_task(ask(made.port, post(GOOD)))
+        await until(lambda: len(model.seen) == large + 1)
+        assert made.server.rooms.taken == large * len(body) + len(GOOD)
         go_on.set()
-        assert {status for status, _, _ in await asyncio.gather(*held)} == {200}
-        await until(lambda: made.server.held_bytes == 0)
-        assert (await ask(made.port, post(body)))[0] == 200
+        assert {status for status, _, _ in await asyncio.gather(*held, small)} == {200}
+        assert len(model.seen) == 3 * large + 1
+        await until(lambda: made.server.rooms.taken == 0)
+
+
+@on_both_loops
+async def test_who_waits_too_long_for_room_is_told_to_ask_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("crossfade.sidecar.room.WAIT_SECONDS", 0.01)
+    body = b" " * MAX_BODY
+    sent = post(body)[:-1]
+    large = HELD_BODIES - 1
+    async with (
+        AsyncExitStack() as open_,
+        sidecar(Model(), inputs=CHECKED, max_body_bytes=MAX_BODY) as made,
+    ):
+        for _ in range(large):
+            (_, writer) = await open_.enter_async_context(dialled(made.port))
+            writer.write(sent)
+        await until(lambda: made.server.rooms.taken == large * MAX_BODY)
+        status, head, _ = await ask(made.port, sent)
+        assert status == 503
+        assert b"connection: close" in head
+        assert made.model.seen == []
+
+
+@on_both_loops
+async def test_of_who_goes_away_while_he_waits_for_room_nothing_stays() -> None:
+    room = Room(10)
+    await room.take(7)
+    gone, first, second = (asyncio.create_task(room.take(size)) for size in (9, 5, 5))
+    await asyncio.sleep(0)
+    assert not room.try_take(1)  # it would come before those who wait
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    room.give(7)
+    first.cancel()  # it has its bytes, and does not know yet
+    await asyncio.gather(first, second, return_exceptions=True)
+    assert first.cancelled()
+    assert room.taken == 5
+    room.give(5)
+    assert room.try_take(10)
+
+
+@on_both_loops
+@pytest.mark.parametrize("size", [10, SMALL_BYTES + 1, MAX_BODY])
+async def test_a_body_of_unknown_length_has_the_room_that_it_takes(size: int) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(reader: Reader, writer: Writer) -> None:
+        await model.take(reader)
+        await go_on.wait()
+        writer.write(OK)
+
+    model = Model([wait])
+    body = json.dumps({"age": 1}).encode().ljust(size)
+    head = post(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    async with (
+        sidecar(model, inputs=CHECKED, max_body_bytes=MAX_BODY) as made,
+        dialled(made.port) as (reader, writer),
+    ):
+        writer.write(head + b"%x\r\n%b" % (len(body), body[:5]))
+        await until(lambda: made.server.rooms.taken > 0)
+        assert made.server.rooms.taken == SMALL_BYTES
+        writer.write(body[5:] + b"\r\n0\r\n\r\n")
+        await until(lambda: bool(model.seen))
+        assert model.seen[0][1] == body
+        assert made.server.rooms.taken == len(body)
+        go_on.set()
+        assert (await read_message(reader))[1] == b"ok"
+        await until(lambda: made.server.rooms.taken == 0)
 
 
 @on_both_loops
@@ -230,7 +308,7 @@ async def test_of_requests_that_are_given_up_nothing_stays_held() -> None:
                 writer.write(post(b" " * 100_001)[: length - 100_001])
                 await until(lambda: made.server.open_requests == 1)
             await until(lambda: made.server.open_requests == 0)
-        assert made.server.held_bytes == 0
+        assert made.server.rooms.taken == 0
 
 
 @on_both_loops
@@ -265,7 +343,7 @@ async def test_who_never_reads_a_whole_answer_is_cut_off() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(post(GOOD))
         (connection,) = await _connections(made.server)
-        await until(lambda: connection._drainer is not None and not made.server.open_requests)
+        await until(lambda: connection._drainer is not None)
         now = asyncio.get_running_loop().time()
         connection.sweep(now)
         connection.sweep(now + SEND_SECONDS + 60)
@@ -288,12 +366,45 @@ async def _connections(server: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("good", [True, False])
 async def test_large_bodies_are_checked_and_observed_beside_the_loop(good: bool) -> None:
     age = 3 if good else -3
-    body = json.dumps({"age": age, "pad": "x" * LOOKED_INTO_HERE_BYTES}).encode()
+    body = json.dumps({"age": age, "pad": "x" * HERE_BYTES}).encode()
     feature = Observed(name="age", json_path="$.age", buckets=(1.0, 5.0))
     async with sidecar(Model(), inputs=CHECKED, features=(feature,)) as made:
         assert (await ask(made.port, post(body)))[0] == (200 if good else 422)
         await until(lambda: made.count("crossfade_features_count") == good)
         assert [body for _, body in made.model.seen] == [body] * good
+
+
+async def test_one_large_body_is_looked_into_at_a_time_even_if_nobody_waits_for_it() -> None:
+    looker = Looker()
+    go_on = threading.Event()
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    request = Request("POST", "/", JSON, b" " * (HERE_BYTES + 1))
+    looks: list[str] = []
+
+    def first(_: Request) -> str:
+        loop.call_soon_threadsafe(began.set)
+        go_on.wait()
+        looks.append(f"first, collector {gc.isenabled()}")
+        return "first"
+
+    def second(_: Request) -> str:
+        looks.append("second")
+        return "second"
+
+    gives_up = asyncio.create_task(looker.look(request, first))
+    await began.wait()
+    gives_up.cancel()
+    waits = asyncio.create_task(looker.look(request, second))
+    small = Request("POST", "/", JSON, b" ")
+    assert await looker.look(small, lambda _: "small") == "small"
+    assert not gives_up.done()  # its body is still needed
+    assert looks == []
+    go_on.set()
+    assert await waits == "second"
+    assert gives_up.cancelled()
+    assert looks == ["first, collector False", "second"]
+    assert gc.isenabled()
 
 
 # What is held against the model.

@@ -22,12 +22,15 @@ from crossfade.sidecar.breaker import CircuitBreaker
 from crossfade.sidecar.config import Breaker, Config, Fallback, Inputs, Observed, Recording, Target
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.fallback import Chain
+from crossfade.sidecar.looker import Looker
 from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.observer import Observer
-from crossfade.sidecar.proxy import HELD_BYTES, OBSERVED_BYTES, Proxy
+from crossfade.sidecar.proxy import OBSERVED_BYTES, Proxy
 from crossfade.sidecar.recording import Recorder
+from crossfade.sidecar.room import ANSWERS_BYTES, Room
 from crossfade.sidecar.server import Server
 from crossfade.sidecar.upstream import UpstreamClient
+from crossfade.sidecar.upstream_connection import HELD_BYTES
 from tests.unit.wires import (
     MAX_BODY,
     Model,
@@ -57,6 +60,8 @@ class Sidecar:
     recorder: Recorder
     server: Server
     model: Model
+    room: Room
+    """Of answers."""
 
     @property
     def port(self) -> int:
@@ -98,9 +103,11 @@ async def sidecar(
         metrics = Metrics(config)
         client = UpstreamClient()
         clock = clock or asyncio.get_running_loop().time
+        room = Room(ANSWERS_BYTES)
         chain, breaker = None, None
         if config.fallback is not None:
-            chain = Chain(config.fallback.targets, client, metrics, config.revision, clock)
+            targets = config.fallback.targets
+            chain = Chain(targets, client, metrics, config.revision, clock, room)
             breaker = CircuitBreaker(config.fallback.breaker, clock)
         recorder = Recorder(config, metrics, lambda: 0.0, lambda: datetime(2026, 1, 1, tzinfo=UTC))
         proxy = Proxy(
@@ -113,9 +120,11 @@ async def sidecar(
             recorder=recorder,
             metrics=metrics,
             client=client,
+            looker=Looker(),
+            room=room,
         )
         async with serving(proxy.handle, max_body=config.max_body_bytes) as server:
-            yield Sidecar(proxy, metrics, recorder, server, model)
+            yield Sidecar(proxy, metrics, recorder, server, model, room)
         client.close()
 
 
@@ -480,6 +489,81 @@ async def test_others_get_the_whole_request() -> None:
     assert b"\r\nX-Id: 7\r\n" in got
     assert b"\r\ncrossfade-fallback-from: iris-1\r\n" in got
     assert body == GOOD
+
+
+@on_both_loops
+async def test_an_event_stream_of_others_is_sent_event_by_event() -> None:
+    got_first = asyncio.Event()
+
+    async def stream(reader: Reader, writer: Writer) -> None:
+        await other.take(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await got_first.wait()
+        writer.write(b"data: 2\n\n")
+
+    other = Model([stream])
+    async with modelled(other):
+        service = Target(name="service", host="127.0.0.1", port=other.port)
+        async with (
+            sidecar(Model(), is_down=True, fallback=fallback(service)) as made,
+            dialled(made.port) as (reader, writer),
+        ):
+            writer.write(post(b"{}", "/predict", b"Connection: close"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"crossfade-fallback: service\r\n" in head
+            assert b"data: 1\n\n" in await reader.readuntil(b"1\n\n")
+            got_first.set()
+            assert b"data: 2\n\n" in await reader.read()
+            assert (
+                made.count("crossfade_fallbacks_total", target="service", reason="connection") == 1
+            )
+
+
+@on_both_loops
+async def test_an_answer_of_others_that_breaks_off_is_broken_off_and_counted() -> None:
+    other = Model()
+    other.says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nhalf" % (HELD_BYTES + 1))
+    async with modelled(other):
+        service = Target(name="service", host="127.0.0.1", port=other.port)
+        async with sidecar(Model(), is_down=True, fallback=fallback(service, STATIC)) as made:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await ask(made.port, post(b"{}"))
+            await until(lambda: not made.server.open_requests)
+            failed = made.count(
+                "crossfade_fallback_failures_total", target="service", reason="connection"
+            )
+            assert failed == 1
+
+
+@on_both_loops
+async def test_a_large_answer_of_others_comes_through_whole() -> None:
+    body = b"y" * (3 * HELD_BYTES)
+    other = Model()
+    other.says(answer(body))
+    async with modelled(other):
+        service = Target(name="service", host="127.0.0.1", port=other.port)
+        async with sidecar(Model(), is_down=True, fallback=fallback(service)) as made:
+            status, head, got = await ask(made.port, post(b"{}"))
+            assert (status, got) == (200, body)
+            assert b"crossfade-fallback: service\r\n" in head
+            assert made.room.taken == 0
+
+
+@on_both_loops
+async def test_without_room_answers_are_passed_on_and_not_observed() -> None:
+    model = Model()
+    model.says(answer(b'{"score":0.4}', 200, b"Content-Type: application/json"))
+    async with sidecar(model, fallback=fallback(), predictions=(SCORE,)) as made:
+        assert made.room.try_take(ANSWERS_BYTES)
+        status, _, body = await ask(made.port, post(b"{}"))
+        assert (status, body) == (200, b'{"score":0.4}')
+        await until(
+            lambda: made.count("crossfade_unobserved_total", what="predictions", why="memory") == 1
+        )
+        made.room.give(ANSWERS_BYTES)
+        await ask(made.port, post(b"{}"))
+        await until(lambda: made.count("crossfade_predictions_count") == 1)
+        await until(lambda: made.room.taken == 0)
 
 
 @on_both_loops

@@ -11,11 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from crossfade.sidecar.exchange import BUFFERED_BYTES, Exchange
+from crossfade.sidecar.exchange import (
+    BODY_SECONDS,
+    BUFFERED_BYTES,
+    LEAST_HELD_RATE,
+    LEAST_RATE,
+    Exchange,
+)
 from crossfade.sidecar.framing import MAX_HEAD_BYTES
 from crossfade.sidecar.messages import Answer, Request
+from crossfade.sidecar.room import Rooms
 from crossfade.sidecar.server import (
-    BODY_SECONDS,
     HEAD_SECONDS,
     IDLE_SECONDS,
     LINGER_SECONDS,
@@ -402,6 +408,86 @@ async def test_a_body_that_stands_still_is_refused() -> None:
     assert head.startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize(
+    ("held", "rate"), [(True, LEAST_HELD_RATE), (False, LEAST_RATE)], ids=["held", "streamed"]
+)
+@on_both_loops
+async def test_a_body_that_trickles_is_refused(held: bool, rate: int) -> None:
+    exchanges: list[Exchange] = []
+
+    async def handle(exchange: Exchange) -> None:
+        exchanges.append(exchange)
+        if held:
+            await exchange.read_all()
+        while await exchange.read():
+            pass
+
+    sent = 2 * rate
+    async with (
+        serving(handle, max_body=3 * rate) as server,
+        dialled(server.port) as (reader, writer),
+    ):
+        writer.write(POST + b"Content-Length: %d\r\n\r\n" % (3 * rate) + b"x" * sent)
+        await until(lambda: bool(exchanges) and exchanges[0]._taken == sent)
+        (connection,) = server.connections
+        now = asyncio.get_running_loop().time()
+        for seconds in range(1, int(BODY_SECONDS) + 2):
+            connection._touched = now + seconds  # a byte each second
+            exchanges[0]._waited = seconds
+            connection.sweep(now)
+        await asyncio.sleep(0)
+        assert server.open_requests == 1
+        exchanges[0]._waited = BODY_SECONDS + 3
+        connection.sweep(now)
+        head, _ = await read_message(reader)
+    assert head.startswith(b"HTTP/1.1 408 ")
+
+
+@on_both_loops
+async def test_a_body_that_nobody_waits_for_is_not_slow() -> None:
+    exchanges: list[Exchange] = []
+    go_on = asyncio.Event()
+
+    async def handle(exchange: Exchange) -> None:
+        exchanges.append(exchange)
+        await go_on.wait()
+        body = await exchange.read_all()
+        exchange.answer(Answer(200, (), body))
+
+    async with serving(handle) as server, dialled(server.port) as (reader, writer):
+        writer.write(POST + b"Content-Length: 3\r\n\r\na")
+        await until(lambda: bool(exchanges))
+        sweep(server, 10_000)
+        writer.write(b"bc")
+        go_on.set()
+        assert (await read_message(reader))[1] == b"abc"
+
+
+@on_both_loops
+async def test_a_connection_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossfade.sidecar.server.MAX_CONNECTIONS", 2)
+    handler = Handler()
+    async with (
+        serving(handler) as server,
+        dialled(server.port) as (_, first),
+        dialled(server.port) as (reader, writer),
+    ):
+        await until(lambda: len(server.connections) == 2)
+        async with dialled(server.port) as (refused, _):
+            answer = await refused.read()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"connection: close" in answer
+        assert len(server.connections) == 2
+        writer.write(GET + b"\r\n")
+        await read_message(reader)
+        first.close()
+        await until(lambda: len(server.connections) == 1)
+        async with dialled(server.port) as (other, to_other):
+            to_other.write(GET + b"\r\n")
+            await read_message(other)
+    assert len(handler.requests) == 2
+
+
 @on_both_loops
 async def test_a_connection_without_requests_is_closed_late() -> None:
     async with serving(Handler()) as server, dialled(server.port) as (reader, writer):
@@ -484,7 +570,7 @@ async def test_a_client_that_goes_away_ends_the_work_for_it() -> None:
 @on_both_loops
 async def test_a_client_that_is_gone_at_once_leaves_nothing_open() -> None:
     handler = Handler()
-    server = Server(handler, 1000)
+    server = Server(handler, 1000, Rooms(1000))
     wire = Wire(server)
     wire.feed(GET + b"\r\n")
     wire.lose()
@@ -699,7 +785,7 @@ def test_how_bytes_are_cut_into_packets_makes_no_difference(cuts: set[int]) -> N
 
     async def scenario() -> list[Request]:
         handler = Handler()
-        server = Server(handler, 1000)
+        server = Server(handler, 1000, Rooms(1000))
         connection = Wire(server)
         begun = 0
         for end in (*sorted(cut for cut in cuts if cut < len(sent)), len(sent)):

@@ -10,8 +10,10 @@ import pytest
 from crossfade.sidecar.config import Config, Inputs
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.framing import PREFACE
+from crossfade.sidecar.looker import Looker
 from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.proxy import Proxy
+from crossfade.sidecar.room import Room, Rooms
 from crossfade.sidecar.server import Server
 from crossfade.sidecar.upstream import UpstreamClient
 from tests.unit.wires import (
@@ -57,6 +59,8 @@ def proxy_of(model: Model, inputs: Inputs | None = None) -> Proxy:
         recorder=None,
         metrics=Metrics(config),
         client=UpstreamClient(),
+        looker=Looker(),
+        room=Room(1000),
     )
 
 
@@ -188,7 +192,7 @@ async def test_a_tunnel_holds_little() -> None:
 
 
 def _served(proxy: Proxy) -> Server:
-    return Server(proxy.handle, 1000, proxy.http2)
+    return Server(proxy.handle, 1000, Rooms(1000), proxy.http2)
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (3, 18), (23,)])

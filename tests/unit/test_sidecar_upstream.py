@@ -413,7 +413,7 @@ async def test_neither_way_is_more_in_memory_than_is_wanted() -> None:
         answer = await asking
         await until(lambda: answer._connection._paused)
         assert answer._buffered < 3 * BUFFERED_BYTES
-        assert len(await answer.read_all()) == size
+        assert len(await answer.read_all(size)) == size
         assert len(pool._idle) == 1
         client.close()
 
@@ -462,10 +462,10 @@ async def test_a_connection_may_go_on_before_who_asked_first_does(cancelled: boo
     """The steps of two tasks, in an order that a busy loop chooses now and then."""
     connection, wire = UpstreamConnection(_Pool(HOST, 1)), Wire()
     connection.connection_made(wire)
-    first = connection.ask(head_of(), b"1", None, None)
+    first = connection.ask(head_of(), [b"1"], None, None)
     first.send(None)
     connection.data_received(OK)
-    second = connection.ask(head_of(), b"2", None, None)
+    second = connection.ask(head_of(), [b"2"], None, None)
     second.send(None)
     if cancelled:
         with pytest.raises(asyncio.CancelledError):

@@ -7,11 +7,15 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 import uvloop
 
+from crossfade.sidecar.framing import AnswerHead
+from crossfade.sidecar.messages import Answer
+from crossfade.sidecar.room import Rooms
 from crossfade.sidecar.server import Handler, Http2Handler, Server
+from crossfade.sidecar.upstream_connection import UpstreamAnswer
 
 MAX_BODY = 1_000_000
 PATIENCE = 20.0
@@ -42,7 +46,7 @@ Writer = asyncio.StreamWriter
 async def serving(
     handler: Handler, *, max_body: int = MAX_BODY, http2: Http2Handler | None = None
 ) -> AsyncIterator[Server]:
-    server = Server(handler, max_body, http2)
+    server = Server(handler, max_body, Rooms(max_body), http2)
     await server.start("127.0.0.1", 0)
     try:
         yield server
@@ -92,6 +96,19 @@ async def _lines(reader: Reader) -> list[bytes]:
     while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
         lines.append(line)
     return lines
+
+
+def arrived(answer: Answer) -> UpstreamAnswer:
+    """Return a whole answer as a connection gives it."""
+    head = AnswerHead(
+        answer.status, b"", answer.headers, len(answer.body), chunked=False, closes=False
+    )
+    made = UpstreamAnswer(cast("Any", None), head)
+    made.release()
+    if answer.body:
+        made.take_piece(answer.body)
+    made.finish(())
+    return made
 
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

@@ -16,7 +16,8 @@ import msgspec
 
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.fallback import Drilled, Drills
-from crossfade.sidecar.messages import Answer, Request
+from crossfade.sidecar.looker import Looker
+from crossfade.sidecar.messages import Answer, Request, Violation
 from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.readiness import Readiness
 from crossfade.sidecar.recording import Recorder
@@ -40,12 +41,14 @@ class Admin:
         drills: Drills | None,
         recorder: Recorder,
         contract: Contract,
+        looker: Looker,
     ) -> None:
         self._metrics = metrics
         self._readiness = readiness
         self._drills = drills
         self._recorder = recorder
         self._contract = contract
+        self._looker = looker
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Answer]]] = {
             ("GET", "/metrics"): self._get_metrics,
             ("GET", "/ready"): self._get_ready,
@@ -102,8 +105,11 @@ class Admin:
         asked = Request("POST", path[0], request.headers, request.body)
         if not self._contract.applies_to(asked.method, asked.target):
             return _json({"violations": []})
-        violations, _ = self._contract.check(asked)
-        return _json({"violations": violations})
+        return _json({"violations": await self._looker.look(asked, self._violations)})
+
+    def _violations(self, request: Request) -> tuple[Violation, ...]:
+        violations, _ = self._contract.check(request)
+        return violations
 
 
 def _said(drilled: Drilled) -> dict[str, Any]:

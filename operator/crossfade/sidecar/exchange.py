@@ -19,9 +19,22 @@ from crossfade.sidecar.framing import (
     write_trailers,
 )
 from crossfade.sidecar.messages import HOP_BY_HOP, Answer, Headers
+from crossfade.sidecar.room import SMALL_BYTES, Place
 
 BUFFERED_BYTES: Final = 256 * 1024
 """More of a body than this is not read from the connection before it is wanted."""
+
+BODY_SECONDS: Final = 30.0
+"""How long a body may stand still while it is waited for, and be waited for in all, beside the
+time that it has by its size."""
+
+LEAST_RATE: Final = 500
+"""Bytes a second that a body must come with, as in Apache's mod_reqtimeout: less than any stream of
+sound or pictures has."""
+
+LEAST_HELD_RATE: Final = 32 * 1024
+"""That of a body which takes up memory: the largest, of 10 MiB, has six minutes, about what Envoy's
+documentation advises for a whole request (300 s)."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -43,11 +56,11 @@ class Line(Protocol):
         """Whether the connection ends with the next answer."""
         ...
 
-    def hold(self, size: int) -> None:
-        """Take note of bytes that stay in memory while the request is under way.
+    async def place(self, size: int) -> Place:
+        """Wait for the room for bytes that stay in memory while the request is under way.
 
         Raises:
-            RefusedError: there are too many.
+            RefusedError: there was none for too long.
         """
         ...
 
@@ -81,15 +94,18 @@ class Exchange:
         "_closes",
         "_continued",
         "_error",
+        "_least_rate",
         "_line",
         "_pieces",
+        "_places",
         "_taken",
+        "_waited",
         "_waiter",
+        "_waiting_since",
         "begun",
         "complete",
         "ended",
         "head",
-        "held_bytes",
         "relays_continue",
         "trailers",
     )
@@ -100,6 +116,10 @@ class Exchange:
         self._buffered = 0
         self._taken = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._waited = 0.0  # seconds for the client to send, until the last time
+        self._waiting_since = 0.0
+        self._least_rate = LEAST_RATE
+        self._places: list[Place] = []
         self._error: RefusedError | None = None
         self._continued = False
         self._chunks = False
@@ -113,8 +133,6 @@ class Exchange:
         self.begun = False
         """The head of the answer was sent."""
         self.ended = False
-        self.held_bytes = 0
-        """Of its body, which was read whole."""
 
     # The request.
 
@@ -134,11 +152,14 @@ class Exchange:
                 if not self.begun and not self._taken:
                     self._line.write(_CONTINUE)
             self._line.resume_reading()
-            self._waiter = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            self._waiting_since = loop.time()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+                self._waited += loop.time() - self._waiting_since
         piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._buffered = 0
@@ -147,17 +168,40 @@ class Exchange:
         return piece
 
     async def read_all(self) -> bytes:
-        """Return the whole body, which counts as held until the request is done with.
+        """Return the whole body, which has its place in memory until ``let_go``.
+
+        The place is there before the body is: if many clients had a part of theirs in memory, none
+        might have the room for the rest. A body of unknown length is small until it is not.
 
         Raises:
             RefusedError: as above, or too many large ones are held.
         """
+        self._least_rate = LEAST_HELD_RATE
+        length = self._taken if self.complete else self.head.length
+        most = self._line.max_body_bytes
+        if length is None:
+            await self._hold(min(SMALL_BYTES, most))
+        elif length:
+            await self._hold(length)
         pieces = []
+        size = 0
         while piece := await self.read():
-            self._line.hold(len(piece))
-            self.held_bytes += len(piece)
             pieces.append(piece)
+            size += len(piece)
+            if length is None and size > SMALL_BYTES and len(self._places) == 1:
+                await self._hold(most - SMALL_BYTES)
+        self.let_go(keep=size)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _hold(self, size: int) -> None:
+        self._places.append(await self._line.place(size))
+
+    def let_go(self, keep: int = 0) -> None:
+        """Give the body's place in memory back, but so much of it."""
+        for place in self._places:
+            kept = min(place.size, keep)
+            place.shrink(kept)
+            keep -= kept
 
     @property
     def is_broken(self) -> bool:
@@ -168,6 +212,11 @@ class Exchange:
     def is_waiting(self) -> bool:
         """Tell whether somebody waits for the client to send."""
         return self._waiter is not None
+
+    def is_slow(self, now: float) -> bool:
+        """Tell whether the client has taken too long for what it has sent so far."""
+        waited = self._waited + now - self._waiting_since
+        return self.is_waiting and waited > BODY_SECONDS + self._taken / self._least_rate
 
     def take_piece(self, piece: bytes) -> None:
         """Add to the body."""
@@ -264,6 +313,10 @@ class Exchange:
         if reason is None:
             reason = phrase(answer.status)
         self.begin(answer.status, reason, headers, answer.body, last=True)
+
+    async def drain(self) -> None:
+        """Wait until the client has read most of what was written."""
+        await self._line.drain()
 
     def detach(self) -> tuple[asyncio.Transport, bytes]:
         """Give the connection away; returns what was read of it but not yet looked at."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 from crossfade.sidecar.breaker import Window
 from crossfade.sidecar.config import Target
@@ -21,13 +21,14 @@ from crossfade.sidecar.messages import (
     BECAUSE,
     LOOP_GUARD,
     Answer,
-    Client,
     Headers,
     Reason,
     Request,
     end_to_end,
 )
 from crossfade.sidecar.metrics import Metrics
+from crossfade.sidecar.room import Place, Room
+from crossfade.sidecar.upstream_connection import UpstreamAnswer
 
 BUDGET_SECONDS: Final = 10.0
 ALWAYS_ALLOWED: Final = 10
@@ -56,6 +57,38 @@ class Drilled:
     """Why it is not ok, in words; "" where it is."""
 
 
+class Client(Protocol):
+    """Reaches the targets."""
+
+    async def open(self, host: str, port: int, request: Request) -> UpstreamAnswer:
+        """Send a request and return the answer when its head is there.
+
+        Raises:
+            OSError: no connection, or it broke (also: an answer that is no HTTP).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAnswer:
+    """What a target answers."""
+
+    target: str
+    answer: Answer
+    """With the whole body, or none of it."""
+    rest: UpstreamAnswer | None = None
+    """The body, where it is passed on as it comes."""
+    place: Place | None = None
+    """In memory, of a whole body."""
+
+    def let_go(self) -> None:
+        """Have nothing more to do with it: each answer needs that in the end."""
+        if self.rest is not None:
+            self.rest.abandon()
+        if self.place is not None:
+            self.place.shrink(0)
+
+
 class Chain:
     """The targets of a fallback, in the order of the configuration."""
 
@@ -66,6 +99,7 @@ class Chain:
         metrics: Metrics,
         revision: str,
         clock: Callable[[], float],
+        room: Room,
     ) -> None:
         """Start with full budgets.
 
@@ -75,19 +109,21 @@ class Chain:
             metrics: told of each that answered and of each that did not.
             revision: of this sidecar's version, for the target to know.
             clock: seconds that never go back.
+            room: where answers are held until they are whole; those that find none are not.
         """
         self._links = tuple((target, Window(BUDGET_SECONDS, clock)) for target in targets)
         self._client = client
         self._metrics = metrics
         self._revision = revision.encode()
         self._clock = clock
+        self._room = room
         self._all = Window(BUDGET_SECONDS, clock)
 
     def seen(self) -> None:
         """Count a request for the model: budgets are shares of all of them."""
         self._all.add()
 
-    async def answer(self, request: Request, reason: Reason) -> Answer | None:
+    async def answer(self, request: Request, reason: Reason) -> TargetAnswer | None:
         """Return the first target's answer below 500, marked as such; None: no target had one.
 
         A static answer is what somebody wants to be said, whatever its status is.
@@ -101,11 +137,9 @@ class Chain:
             answer = await self._ask(target, sent)
             if isinstance(answer, _Failure):
                 self._metrics.fallback_failed(target.name, answer.reason)
-            elif answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not _is_static(target):
-                self._metrics.fallback_failed(target.name, "serverError")
             else:
                 self._metrics.fell_back(target.name, reason)
-                return _marked(answer, target, reason)
+                return replace(answer, answer=_marked(answer.answer, target, reason))
         return None
 
     async def drill(self, request: Request) -> tuple[Drilled, ...]:
@@ -117,8 +151,10 @@ class Chain:
         results = []
         for target, _ in self._links:
             begun = self._clock()
-            answer = await self._ask(target, sent)
-            result = _drilled(target, answer, self._clock() - begun)
+            status, why = await self._try(target, sent)
+            ok = not why
+            seconds = self._clock() - begun
+            result = Drilled(target.name, ok=ok, status=status, seconds=seconds, why=why)
             if not result.ok:
                 _log.warning("fallback drill failed target=%s why=%r", result.target, result.why)
             self._metrics.drilled(result.target, result.ok)
@@ -141,19 +177,60 @@ class Chain:
         share = self._all.total() * target.budget_percent / 100
         return used.total() + 1 <= max(share, ALWAYS_ALLOWED)
 
-    async def _ask(self, target: Target, request: Request) -> Answer | _Failure:
-        """Return a target's answer, whatever it says, or why there is none."""
+    async def _ask(self, target: Target, request: Request) -> TargetAnswer | _Failure:
+        """Return a target's answer, or why there is none."""
         if target.host is None or target.port is None:
             headers = ((b"content-type", target.content_type.encode()),)
-            return Answer(target.status, headers, target.body.encode())
+            said = Answer(target.status, headers, target.body.encode())
+            return TargetAnswer(target.name, said)
         try:
-            return await self._client.send(
-                target.host, target.port, request, target.timeout_seconds
-            )
+            async with asyncio.timeout(target.timeout_seconds):
+                answer = await self._client.open(target.host, target.port, request)
+                return await self._take(target, answer)
         except TimeoutError:  # an OSError too, so it comes first
             return _Failure("timeout", f"no answer in {target.timeout_seconds:g} s")
         except OSError as error:
             return _Failure("connection", f"no connection to {target.host}:{target.port}: {error}")
+
+    async def _take(self, target: Target, answer: UpstreamAnswer) -> TargetAnswer | _Failure:
+        """Wait until a short answer is whole: until then another target may be asked."""
+        head = answer.head
+        if head.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            answer.abandon()
+            return _Failure("serverError", f"the golden request got {head.status}", head.status)
+        length = head.length or 0
+        if not answer.is_short or not self._room.try_take(length):
+            return TargetAnswer(target.name, Answer(head.status, head.headers, b""), rest=answer)
+        place = Place(self._room, length)
+        try:
+            body = await answer.read_all()
+        except BaseException:
+            place.shrink(0)
+            raise
+        finally:
+            answer.abandon()
+        return TargetAnswer(target.name, Answer(head.status, head.headers, body), place=place)
+
+    async def _try(self, target: Target, request: Request) -> tuple[int | None, str]:
+        """Return what a target answers to the golden request, and why that is not good enough."""
+        tried = await self._ask(target, request)
+        if isinstance(tried, _Failure):
+            return tried.status, tried.why
+        try:
+            if tried.rest is not None:
+                async with asyncio.timeout(target.timeout_seconds):
+                    while await tried.rest.read():
+                        pass
+        except TimeoutError:
+            return None, f"no whole answer in {target.timeout_seconds:g} s"
+        except OSError as error:
+            return None, f"no whole answer: {error}"
+        finally:
+            tried.let_go()
+        status = tried.answer.status
+        if tried.answer.is_success or _is_static(target):
+            return status, ""
+        return status, f"the golden request got {status}"
 
 
 class Drills:
@@ -193,6 +270,7 @@ class _Failure:
 
     reason: str
     why: str
+    status: int | None = None
 
 
 def _is_static(target: Target) -> bool:
@@ -208,11 +286,3 @@ def _marked(answer: Answer, target: Target, reason: Reason) -> Answer:
     )
     marks = ((ANSWERED_BY, target.name.encode()), (BECAUSE, reason.value.encode()))
     return Answer(answer.status, (*headers, *marks), answer.body)
-
-
-def _drilled(target: Target, answer: Answer | _Failure, seconds: float) -> Drilled:
-    if isinstance(answer, _Failure):
-        return Drilled(target.name, ok=False, status=None, seconds=seconds, why=answer.why)
-    ok = answer.is_success or _is_static(target)
-    why = "" if ok else f"the golden request got {answer.status}"
-    return Drilled(target.name, ok=ok, status=answer.status, seconds=seconds, why=why)

@@ -23,11 +23,13 @@ from crossfade.sidecar.breaker import CircuitBreaker
 from crossfade.sidecar.config import Config, read_config
 from crossfade.sidecar.contract import Contract
 from crossfade.sidecar.fallback import Chain, Drills
+from crossfade.sidecar.looker import Looker
 from crossfade.sidecar.metrics import Metrics
 from crossfade.sidecar.observer import Observer
 from crossfade.sidecar.proxy import Proxy
 from crossfade.sidecar.readiness import Readiness, probe_request
 from crossfade.sidecar.recording import DIRECTORY, SAVE_SECONDS, Recorder
+from crossfade.sidecar.room import ANSWERS_BYTES, Room, Rooms
 from crossfade.sidecar.server import Server, serve
 from crossfade.sidecar.upstream import UpstreamClient
 
@@ -82,13 +84,16 @@ class Sidecar:
         self._client = UpstreamClient()
         metrics = Metrics(config)
         contract = Contract(config)
+        looker = Looker()
+        room = Room(ANSWERS_BYTES)
+        self._rooms = Rooms(config.max_body_bytes)
         self._recorder = Recorder(config, metrics, random.random, _now, recordings)
         self._readiness = Readiness(config, self._client, time.monotonic)
         breaker, chain, self._drills = None, None, None
         if config.fallback is not None:
             breaker = CircuitBreaker(config.fallback.breaker, time.monotonic)
             targets = config.fallback.targets
-            chain = Chain(targets, self._client, metrics, config.revision, time.monotonic)
+            chain = Chain(targets, self._client, metrics, config.revision, time.monotonic, room)
             golden = probe_request(config)
             self._drills = Drills(chain, golden) if golden else None
         self._proxy = Proxy(
@@ -101,8 +106,12 @@ class Sidecar:
             metrics=metrics,
             breaker=breaker,
             chain=chain,
+            looker=looker,
+            room=room,
         )
-        self._admin = Admin(metrics, self._readiness, self._drills, self._recorder, contract)
+        self._admin = Admin(
+            metrics, self._readiness, self._drills, self._recorder, contract, looker
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, and until what is under way then is answered."""
@@ -112,9 +121,9 @@ class Sidecar:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
         admin = await serve(
-            self._admin.answer, None, config.admin_port, max_body_bytes=config.max_body_bytes
+            self._admin.answer, None, config.admin_port, config.max_body_bytes, self._rooms
         )
-        server = await self._proxy.serve()
+        server = await self._proxy.serve(self._rooms)
         _log.info("listening port=%d admin_port=%d", server.port, admin.port)
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

@@ -39,6 +39,17 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What was found in a body under one name."""
+
+    of: Observed
+    missed: dict[Why, int]
+    """How many values are in no distribution, and why."""
+    numbers: Sequence[float] = ()
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Watched:
     """One of the configuration's names, with its path compiled."""
 
@@ -69,30 +80,36 @@ class Observer:
 
     def take(self, document: Document) -> None:
         """Observe a body. Nothing is raised: whatever it is, it has been served already."""
-        for one in self._watched:
-            try:
-                self._take(one, document)
-            except Exception as error:  # noqa: BLE001 - of any body, in the request path
-                _log.debug("not observed name=%s error=%r", one.of.name, error)
-                self._miss(one, Why.ERROR)
+        self.count(self.find(document))
 
-    def _take(self, one: _Watched, document: Document) -> None:
+    def find(self, document: Document) -> tuple[Taken, ...]:
+        """Return what is to be counted of a body. It may be called in a thread."""
+        return tuple(_take(one, document) for one in self._watched)
+
+    def count(self, found: Iterable[Taken]) -> None:
+        """Count it."""
+        for taken in found:
+            name = taken.of.name
+            if taken.of.type == "number":
+                self._metrics.observed_numbers(self._kind, name, taken.numbers)
+            else:
+                self._metrics.observed_labels(self._kind, name, taken.labels)
+            for why, amount in taken.missed.items():
+                self._metrics.unobserved(f"{self._kind}.{name}", why.value, amount)
+
+
+def _take(one: _Watched, document: Document) -> Taken:
+    missed: dict[Why, int] = {}
+    try:
         values = _values(one, document)
         if not len(values):
-            self._miss(one, Why.MISSING)
-            return
-        missed: dict[Why, int] = {}
+            return Taken(one.of, missed={Why.MISSING: 1})
         if one.of.type == "number":
-            numbers = _numbers(_some(values), missed)
-            self._metrics.observed_numbers(self._kind, one.of.name, numbers)
-        else:
-            labels = _labels(_some(values), missed)
-            self._metrics.observed_labels(self._kind, one.of.name, labels)
-        for why, amount in missed.items():
-            self._miss(one, why, amount)
-
-    def _miss(self, one: _Watched, why: Why, amount: int = 1) -> None:
-        self._metrics.unobserved(f"{self._kind}.{one.of.name}", why.value, amount)
+            return Taken(one.of, missed, numbers=_numbers(_some(values), missed))
+        return Taken(one.of, missed, labels=_labels(_some(values), missed))
+    except Exception as error:  # noqa: BLE001 - of any body, in the request path
+        _log.debug("not observed name=%s error=%r", one.of.name, error)
+        return Taken(one.of, missed={Why.ERROR: 1})
 
 
 def _values(one: _Watched, document: Document) -> Sequence[Any]:

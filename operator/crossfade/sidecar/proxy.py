@@ -10,10 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import msgspec
 
@@ -24,28 +23,25 @@ from crossfade.sidecar.documents import Unreadable, parse_answer, parse_request
 from crossfade.sidecar.exchange import ClientGoneError, Exchange
 from crossfade.sidecar.fallback import Chain
 from crossfade.sidecar.framing import RefusedError, RequestHead, error_answer, write_head
+from crossfade.sidecar.looker import Looker, is_large, to_the_end
 from crossfade.sidecar.messages import (
     LOOP_GUARD,
     Answer,
     Document,
+    Headers,
     Reason,
     Request,
     Violation,
 )
 from crossfade.sidecar.metrics import Metrics
-from crossfade.sidecar.observer import Observer
+from crossfade.sidecar.observer import Observer, Taken
 from crossfade.sidecar.readiness import LOOPBACK
 from crossfade.sidecar.recording import Recorder
+from crossfade.sidecar.room import Place, Room, Rooms
 from crossfade.sidecar.server import Server
 from crossfade.sidecar.tunnel import join, join_server, refuse_http2
 from crossfade.sidecar.upstream import UpstreamClient
 from crossfade.sidecar.upstream_connection import Body, UpstreamAnswer
-
-HELD_BYTES: Final = 1024 * 1024
-"""With a fallback, answers up to this size are sent when they are whole; see ADR 7."""
-
-LOOKED_INTO_HERE_BYTES: Final = 128 * 1024
-"""Larger bodies are looked into in a thread, one at a time; in 10 MB it takes 0.3 to 0.6 s."""
 
 OBSERVED_BYTES: Final = 1024 * 1024
 """Of an answer that is observed or recorded; larger ones are not."""
@@ -56,8 +52,6 @@ CLIENT_GONE: Final = 499
 _WEBSOCKET: Final = b"connection: upgrade\r\nupgrade: websocket\r\n"
 
 _log = logging.getLogger(__name__)
-
-Found = TypeVar("Found")
 
 
 @dataclass(slots=True)
@@ -77,6 +71,11 @@ class _Plan:
     request: Request | None = None
     """Where it is held whole."""
     document: Document | None = None
+    """Of a small one: values take ten times as much memory, while the model works."""
+    found: tuple[Taken, ...] | None = None
+    """What is to be counted of its features, where that is known already."""
+    place: Place | None = None
+    """In memory, of an answer that is sent whole."""
     copy: _Copy | None = None
     """Of the answer, where it is observed or recorded."""
     counted: bool = False
@@ -92,17 +91,31 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Copy:
-    """The beginning of an answer, while it is sent."""
+    """An answer, while it is sent, if it is not too long and there is room for it."""
 
-    pieces: list[bytes]
+    room: Room
+    pieces: list[bytes] = field(default_factory=list)
     size: int = 0
+    missing: str = ""
+    """Why there is none."""
 
     def add(self, piece: bytes) -> None:
-        self.size += len(piece)
-        if self.size <= OBSERVED_BYTES:
-            self.pieces.append(piece)
+        if self.missing:
+            return
+        if self.size + len(piece) > OBSERVED_BYTES:
+            self.drop("size")
+        elif not self.room.try_take(len(piece)):
+            self.drop("memory")
         else:
-            self.pieces.clear()
+            self.size += len(piece)
+            self.pieces.append(piece)
+
+    def drop(self, why: str = "") -> None:
+        """Do without it."""
+        self.room.give(self.size)
+        self.pieces.clear()
+        self.size = 0
+        self.missing = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,8 @@ class Proxy:
         recorder: Recorder | None,
         metrics: Metrics,
         client: UpstreamClient,
+        looker: Looker,
+        room: Room,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect the parts.
@@ -145,6 +160,8 @@ class Proxy:
             recorder: keeps pairs of requests and answers.
             metrics: told of what the model did.
             client: reaches the model.
+            looker: looks into requests.
+            room: for answers, and copies of them.
             clock: seconds that never go back.
         """
         self._config = config
@@ -160,18 +177,18 @@ class Proxy:
         self._recorder = recorder
         self._metrics = metrics
         self._client = client
+        self._looker = looker
+        self._room = room
         self._clock = clock
-        self._observing: set[asyncio.Task[None]] = set()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")
         fallback = config.fallback
         self._timeout = fallback.timeout_seconds if fallback is not None else None
         self._falls_back_on = frozenset(Reason(on) for on in fallback.on) if fallback else ()
         self._on_violation: Literal["reject", "fallback", "log"] = inputs.on_violation
         self._lets_all_pass = self._contract is None or self._on_violation == "log"
 
-    async def serve(self) -> Server:
+    async def serve(self, rooms: Rooms) -> Server:
         """Listen on the port of the configuration, on all addresses."""
-        server = Server(self.handle, self._config.max_body_bytes, self.http2)
+        server = Server(self.handle, self._config.max_body_bytes, rooms, self.http2)
         await server.start(None, self._config.port)
         return server
 
@@ -182,6 +199,18 @@ class Proxy:
             await self._open_websocket(exchange)
             return
         plan = self._plan(head)
+        try:
+            await self._carry_out(exchange, plan)
+            if plan.place is not None:
+                await exchange.drain()
+        finally:
+            if plan.copy is not None:
+                plan.copy.drop()
+            if plan.place is not None:
+                plan.place.shrink(0)
+
+    async def _carry_out(self, exchange: Exchange, plan: _Plan) -> None:
+        head = plan.head
         if plan.is_whole:
             body = await exchange.read_all()
             if head.expects_continue:
@@ -219,7 +248,7 @@ class Proxy:
         plan.observed = plan.infers and self._features is not None
         plan.recorded = self._recorder is not None and self._recorder.wants()
         if (plan.infers and self._predictions is not None) or plan.recorded:
-            plan.copy = _Copy([])
+            plan.copy = _Copy(self._room)
         if self._chain is not None:
             plan.timed = True
             self._chain.seen()
@@ -233,9 +262,10 @@ class Proxy:
         """Tell whether the request goes on to the model; if not, it is answered."""
         assert self._contract is not None  # noqa: S101 - what it is asked about, it applies to
         assert plan.request is not None  # noqa: S101 - and that is whole
-        violations, document = await self._look(plan.request, self._contract.check)
-        if not _is_large(plan.request):  # values take ten times as much, while the model works
-            plan.document = document
+        if is_large(plan.request):
+            violations, plan.found = await self._looker.look(plan.request, self._check_large)
+        else:
+            violations, plan.document = self._contract.check(plan.request)
         if not violations:
             self._metrics.input_checked("accepted")
             return True
@@ -244,15 +274,26 @@ class Proxy:
         if self._on_violation == "log":
             self._metrics.input_checked("logged")
             return True
-        if self._on_violation == "fallback" and plan.chain is not None:
-            answer = await plan.chain.answer(plan.request, Reason.VIOLATION)
-            if answer is not None:
-                self._metrics.input_checked("fallback")
-                exchange.answer(answer)
-                return False
+        falls_back = self._on_violation == "fallback"
+        if falls_back and await self._let_others(exchange, plan, Reason.VIOLATION):
+            self._metrics.input_checked("fallback")
+            return False
         self._metrics.input_checked("rejected")
         exchange.answer(_rejection(violations))
         return False
+
+    def _check_large(
+        self, request: Request
+    ) -> tuple[tuple[Violation, ...], tuple[Taken, ...] | None]:
+        """Return what is wrong with a request, and what is to be counted of it.
+
+        Both at once, since a large body is not read twice.
+        """
+        assert self._contract is not None  # noqa: S101 - as above
+        violations, document = self._contract.check(request)
+        if document is None or self._features is None:
+            return violations, None
+        return violations, self._features.find(document)
 
     # The model.
 
@@ -301,14 +342,14 @@ class Proxy:
             )
             return
         try:
-            if plan.chain is not None and _can_be_held(answer):
+            if plan.chain is not None and self._holds(plan, answer):
                 async with asyncio.timeout(self._timeout):
                     body = await answer.read_all()
                 exchange.answer(Answer(head.status, head.headers, body), head.reason)
                 if plan.copy is not None:
                     plan.copy.add(body)
             else:
-                await _relay(exchange, answer, plan.copy)
+                await _relay(exchange, answer, head.headers, plan.copy)
         except ClientGoneError:
             raise
         except OSError as error:
@@ -321,6 +362,14 @@ class Proxy:
         if self._breaker is not None:
             self._breaker.succeeded()
             self._metrics.circuit(self._breaker.is_open)
+
+    def _holds(self, plan: _Plan, answer: UpstreamAnswer) -> bool:
+        """Take a place for an answer, if it may be held until it is whole."""
+        length = answer.head.length or 0
+        if not answer.is_short or not self._room.try_take(length):
+            return False
+        plan.place = Place(self._room, length)
+        return True
 
     def _failure(self, error: OSError) -> _Failure:
         if isinstance(error, TimeoutError):
@@ -339,24 +388,39 @@ class Proxy:
             await self._fall_back(exchange, plan, failure)
 
     async def _fall_back(self, exchange: Exchange, plan: _Plan, failure: _Failure) -> None:
-        if (
-            plan.chain is not None
-            and plan.request is not None
-            and failure.reason in self._falls_back_on
-        ):
-            answer = await plan.chain.answer(plan.request, failure.reason)
-            if answer is not None:
-                exchange.answer(answer)
-                return
+        may = failure.reason in self._falls_back_on
+        if may and await self._let_others(exchange, plan, failure.reason):
+            return
         if failure.answer is not None:
             try:
-                await _relay(exchange, failure.answer, None)
+                await _relay(exchange, failure.answer, failure.answer.head.headers, None)
             except ClientGoneError:
                 raise
             except OSError as error:
                 failure = self._failure(error)
         if not exchange.begun:
             exchange.answer(error_answer(failure.code, failure.message))
+
+    async def _let_others(self, exchange: Exchange, plan: _Plan, reason: Reason) -> bool:
+        """Tell whether a target has answered, be it that its answer broke off."""
+        if plan.chain is None or plan.request is None:
+            return False
+        other = await plan.chain.answer(plan.request, reason)
+        if other is None:
+            return False
+        try:
+            if other.rest is None:
+                exchange.answer(other.answer)
+                await exchange.drain()
+            else:
+                await _relay(exchange, other.rest, other.answer.headers, None)
+        except ClientGoneError:
+            raise
+        except OSError:  # the client is told by a reset
+            self._metrics.fallback_failed(other.target, "connection")
+        finally:
+            other.let_go()
+        return True
 
     def _count(self, plan: _Plan, code: int) -> None:
         """Count what the model did, once for each request."""
@@ -367,45 +431,43 @@ class Proxy:
 
     # After the answer.
 
-    async def _look(self, request: Request, look: Callable[[Request], Found]) -> Found:
-        """Look into a request: into a large one in a thread, so that others are not held up."""
-        if not _is_large(request):
-            return look(request)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, look, request)
-
-    def _read(self, request: Request) -> Document:
-        return parse_request(request, self._config.protocol, self._config.max_body_bytes)
-
     async def _observe(self, plan: _Plan) -> None:
         """Look into what was sent. Nobody waits for it but the same client's next request."""
         self._observe_answer(plan)
         if not plan.observed or plan.request is None:
             return
-        work = self._observe_request(plan.request, plan.document)
-        if not _is_large(plan.request):
-            await work
-            return
-        observing = asyncio.create_task(work)
-        self._observing.add(observing)
-        observing.add_done_callback(self._observing.discard)
-        await asyncio.shield(observing)  # it is observed although the client has gone
-
-    async def _observe_request(self, request: Request, document: Document | None) -> None:
-        try:
-            if document is None:
-                document = await self._look(request, self._read)
-        except Unreadable as unreadable:
-            self._metrics.unobserved("features", unreadable.rule)
+        if is_large(plan.request):  # it is observed although the client has gone
+            await to_the_end(self._observe_request(plan, plan.request))
         else:
-            if self._features is not None:
-                self._features.take(document)
+            await self._observe_request(plan, plan.request)
+
+    async def _observe_request(self, plan: _Plan, request: Request) -> None:
+        assert self._features is not None  # noqa: S101 - else it is not observed
+        found: tuple[Taken, ...] | str | None = plan.found
+        if plan.document is not None:
+            found = self._features.find(plan.document)
+        elif found is None:
+            found = await self._looker.look(request, self._find)
+        if isinstance(found, str):
+            self._metrics.unobserved("features", found)
+        else:
+            self._features.count(found)
+
+    def _find(self, request: Request) -> tuple[Taken, ...] | str:
+        """Return what is to be counted of a request, or why it cannot be read."""
+        assert self._features is not None  # noqa: S101 - as above
+        config = self._config
+        try:
+            document = parse_request(request, config.protocol, config.max_body_bytes)
+        except Unreadable as unreadable:
+            return unreadable.rule
+        return self._features.find(document)
 
     def _observe_answer(self, plan: _Plan) -> None:
         if plan.answered is None or plan.copy is None:
             return
-        if plan.copy.size > OBSERVED_BYTES:
-            self._metrics.unobserved("predictions", "size")
+        if plan.copy.missing:
+            self._metrics.unobserved("predictions", plan.copy.missing)
             return
         head = plan.answered.head
         answer = Answer(head.status, head.headers, b"".join(plan.copy.pieces))
@@ -451,7 +513,9 @@ class Proxy:
         await join(client, server, to_client, to_server)
 
 
-async def _relay(exchange: Exchange, answer: UpstreamAnswer, copy: _Copy | None) -> None:
+async def _relay(
+    exchange: Exchange, answer: UpstreamAnswer, headers: Headers, copy: _Copy | None
+) -> None:
     """Send an answer as it comes.
 
     Raises:
@@ -462,33 +526,14 @@ async def _relay(exchange: Exchange, answer: UpstreamAnswer, copy: _Copy | None)
     if copy is not None:
         copy.add(piece)
     if answer.complete and not answer.trailers:
-        exchange.begin(head.status, head.reason, head.headers, piece, last=True)
+        exchange.begin(head.status, head.reason, headers, piece, last=True)
         return
-    exchange.begin(head.status, head.reason, head.headers, piece)
+    exchange.begin(head.status, head.reason, headers, piece)
     while piece := await answer.read():
         await exchange.write(piece)
         if copy is not None:
             copy.add(piece)
     exchange.end(answer.trailers)
-
-
-def _is_large(request: Request) -> bool:
-    """Tell whether it takes long to look into a request, as it may where it is compressed."""
-    return len(request.body) > LOOKED_INTO_HERE_BYTES or any(
-        name.lower() == b"content-encoding" for name, _ in request.headers
-    )
-
-
-def _can_be_held(answer: UpstreamAnswer) -> bool:
-    length = answer.head.length
-    return length is not None and length <= HELD_BYTES and not _is_event_stream(answer)
-
-
-def _is_event_stream(answer: UpstreamAnswer) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
-        for name, value in answer.head.headers
-    )
 
 
 def _rejection(violations: tuple[Violation, ...]) -> Answer:

@@ -16,7 +16,14 @@ from typing import Any, Final, Protocol, cast
 import httptools
 from typing_extensions import override
 
-from crossfade.sidecar.exchange import ClientGoneError, Exchange, phrase, status_line, too_large
+from crossfade.sidecar.exchange import (
+    BODY_SECONDS,
+    ClientGoneError,
+    Exchange,
+    phrase,
+    status_line,
+    too_large,
+)
 from crossfade.sidecar.framing import (
     MAX_HEAD_BYTES,
     PREFACE,
@@ -29,6 +36,7 @@ from crossfade.sidecar.framing import (
     write_head,
 )
 from crossfade.sidecar.messages import Answer, Request
+from crossfade.sidecar.room import Place, Rooms
 
 HEAD_SECONDS: Final = 10.0
 """How long a head may take once it has begun."""
@@ -36,9 +44,6 @@ HEAD_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 3700.0
 """Without a request. Longer than gateways keep a connection (nginx 60 s, Traefik 90 s, Envoy an
 hour by default): who closes first loses no request that is on its way."""
-
-BODY_SECONDS: Final = 30.0
-"""How long a body may stand still while it is waited for."""
 
 SEND_SECONDS: Final = 60.0
 """How long a client may read nothing of its answer."""
@@ -51,9 +56,9 @@ QUIET_SECONDS: Final = 1.0
 """A drain is over when no request has come for so long: who sends here learns of the pod's end
 later than the pod, and a connection that is closed meanwhile may have a request on its way."""
 
-HELD_BODIES: Final = 8
-"""Bodies of the largest size that may be held at once, or as many bytes of smaller ones: 80 MiB of
-the 256 that the sidecar may take."""
+MAX_CONNECTIONS: Final = 1000
+"""Open at once, tunnels with them; one more is answered with 503. Gateways keep some tens. About
+what nginx (512, both sides counted) and gunicorn's workers (1,000) allow by default."""
 
 SWEEP_SECONDS: Final = 1.0
 """How often the times above are looked at."""
@@ -130,6 +135,12 @@ class Connection(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if len(self.server.connections) >= MAX_CONNECTIONS:
+            said = "too many connections are open; use those that you have"
+            self._write_refusal(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said))
+            self._is_lingering = True
+            transport.close()
+            return
         self.server.connections.add(self)
 
     @override
@@ -189,12 +200,9 @@ class Connection(asyncio.Protocol):
         """Whether the connection ends with the next answer."""
         return self.server.is_draining
 
-    def hold(self, size: int) -> None:
-        """Take note of bytes that stay in memory while the request is under way."""
-        if self.server.held_bytes + size > HELD_BODIES * self.server.max_body_bytes:
-            said = "too many large requests are under way; ask again in a second"
-            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said)
-        self.server.held_bytes += size
+    async def place(self, size: int) -> Place:
+        """Wait for the room for bytes that stay in memory while the request is under way."""
+        return await self.server.rooms.place(size)
 
     def write(self, data: bytes) -> None:
         """Send."""
@@ -230,7 +238,6 @@ class Connection(asyncio.Protocol):
         if transport is None:
             raise ClientGoneError
         self._is_detached = True
-        self.server.connections.discard(self)
         held, self._held = self._held, b""
         return transport, held
 
@@ -243,7 +250,7 @@ class Connection(asyncio.Protocol):
         if self._drainer is not None:
             self._sweep_reader(self._transport, now)
         elif current is not None:
-            if current.is_waiting and quiet > BODY_SECONDS:
+            if current.is_waiting and (quiet > BODY_SECONDS or current.is_slow(now)):
                 current.fail(RefusedError(HTTPStatus.REQUEST_TIMEOUT, "send the body faster"))
         elif self._is_lingering:
             if now > self._linger_until:
@@ -402,7 +409,9 @@ class Connection(asyncio.Protocol):
                 said = "the sidecar failed; its log says why"
                 exchange.answer(error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, said))
         finally:
-            self.server.held_bytes -= exchange.held_bytes
+            exchange.let_go()
+            if self._is_detached:
+                self.server.connections.discard(self)
             self._task = None
             self._current = None
             self._after(exchange)
@@ -436,11 +445,14 @@ class Connection(asyncio.Protocol):
             self._queue.append(error)
 
     def _say(self, error: RefusedError) -> None:
+        self._write_refusal(error)
+        self._close(is_all_read=False)
+
+    def _write_refusal(self, error: RefusedError) -> None:
         answer = error_answer(error.status, error.message)
         headers = with_length(answer.headers, len(answer.body))
         line = status_line(answer.status, phrase(answer.status))
         self.write(write_head(line, headers, b"connection: close\r\n") + answer.body)
-        self._close(is_all_read=False)
 
     def _close(self, *, is_all_read: bool) -> None:
         """Close when the client has everything; see LINGER_SECONDS."""
@@ -480,6 +492,7 @@ class Connection(asyncio.Protocol):
         self.pause_reading()
         transport, _ = self.detach()
         self._task = self.server.begin(http2(transport, begun))
+        self._task.add_done_callback(lambda _: self.server.connections.discard(self))
 
 
 class Server:
@@ -489,6 +502,7 @@ class Server:
         self,
         handler: Handler,
         max_body_bytes: int,
+        rooms: Rooms,
         http2: Http2Handler | None = None,
     ) -> None:
         """Not yet listening.
@@ -496,15 +510,16 @@ class Server:
         Args:
             handler: answers.
             max_body_bytes: larger bodies are answered with 413.
+            rooms: where bodies are held.
             http2: takes connections that speak HTTP/2; None: they are refused.
         """
         self.handler = handler
         self.max_body_bytes = max_body_bytes
+        self.rooms = rooms
         self.http2 = http2
         self.connections: set[Connection] = set()
+        """Those that were given away are among them, until who has them is done."""
         self.open_requests = 0
-        self.held_bytes = 0
-        """Of bodies that are held whole."""
         self.is_draining = False
         self._last_begun = 0.0
         self._nothing_open = asyncio.Event()
@@ -596,9 +611,10 @@ async def serve(
     host: str | None,
     port: int,
     max_body_bytes: int,
+    rooms: Rooms,
 ) -> Server:
     """Listen, and answer whole requests."""
-    server = Server(whole(handler), max_body_bytes)
+    server = Server(whole(handler), max_body_bytes, rooms)
     await server.start(host, port)
     return server
 

@@ -29,6 +29,10 @@ IDLE_SECONDS: Final = 4.0
 """How long a connection is kept without a request: uvicorn closes at 5 s (its
 timeout_keep_alive), others later."""
 
+COPIED_BYTES: Final = 64 * 1024
+"""A whole body up to this size is sent in one piece with its head; of a larger one a copy would
+take as much memory again."""
+
 CONNECT_SECONDS: Final = 3.0
 """Until there is a connection, with the name looked up. A lost SYN is sent again after 1 s."""
 
@@ -138,14 +142,16 @@ class UpstreamClient:
         if head.takes_trailers:
             more += b"te: trailers\r\nconnection: te\r\n"
         line = f"{head.method} {head.target} HTTP/1.1\r\n".encode("ascii")
-        data = write_head(line, head.headers, more)
+        data = [write_head(line, head.headers, more)]
         rest: Body | None = None
         if not isinstance(body, bytes):
             rest = body
-        elif head.chunked:
-            data += (write_chunk(body) if body else b"") + write_trailers(trailers)
-        else:
-            data += body
+        elif len(body) > COPIED_BYTES:
+            data += (b"%x\r\n" % len(body), body, b"\r\n") if head.chunked else (body,)
+        elif body:
+            data[0] += write_chunk(body) if head.chunked else body
+        if rest is None and head.chunked:
+            data.append(write_trailers(trailers))
         counted = _Counted(rest) if rest is not None else None
         pool = self._pool(host, port)
         connection = await pool.take()
@@ -159,6 +165,20 @@ class UpstreamClient:
 
     async def send(self, host: str, port: int, request: Request, timeout: float) -> Answer:  # noqa: ASYNC109 - messages.Client
         """Send a whole request and return the whole answer; see messages.Client."""
+        async with asyncio.timeout(timeout):
+            answer = await self.open(host, port, request)
+            try:
+                body = await answer.read_all()
+            finally:
+                answer.abandon()
+        return Answer(answer.head.status, answer.head.headers, body)
+
+    async def open(self, host: str, port: int, request: Request) -> UpstreamAnswer:
+        """Send a whole request and return the answer when its head is there.
+
+        Raises:
+            OSError: no connection, or no answer.
+        """
         headers = end_to_end(request.headers)
         if request.body or any(name.lower() == b"content-length" for name, _ in headers):
             headers = with_length(headers, len(request.body))
@@ -174,13 +194,7 @@ class UpstreamClient:
             asks_for_websocket=False,
             takes_trailers=False,
         )
-        async with asyncio.timeout(timeout):
-            answer = await self.begin(host, port, head, request.body)
-            try:
-                body = await answer.read_all()
-            finally:
-                answer.abandon()
-        return Answer(answer.head.status, answer.head.headers, body)
+        return await self.begin(host, port, head, request.body)
 
     def close(self) -> None:
         """Close the connections that have nothing to do."""

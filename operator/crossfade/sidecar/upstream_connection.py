@@ -23,8 +23,11 @@ from crossfade.sidecar.messages import Headers
 BUFFERED_BYTES: Final = 256 * 1024
 """More of an answer's body than this is not read from the connection before it is wanted."""
 
-MAX_WHOLE_BYTES: Final = 64 * 1024 * 1024
-"""Of an answer that is held whole in memory."""
+HELD_BYTES: Final = 1024 * 1024
+"""With a fallback, answers up to this size are sent when they are whole; see ADR 7."""
+
+MAX_WHOLE_BYTES: Final = 16 * 1024 * 1024
+"""Of an answer that is held whole in memory: to the golden request, or a short one."""
 
 Inform = Callable[[int, bytes, Headers], None]
 """Told of an interim answer: status, reason, headers."""
@@ -89,6 +92,12 @@ class UpstreamAnswer:
         self.complete = False
         """All of it has arrived."""
         self.trailers: Headers = ()
+
+    @property
+    def is_short(self) -> bool:
+        """Tell whether it is one to wait for until it is whole, by what it says of itself."""
+        length = self.head.length
+        return length is not None and length <= HELD_BYTES and not _is_event_stream(self.head)
 
     async def read(self) -> bytes:
         """Return what has arrived since the last time; b"": the end.
@@ -281,13 +290,13 @@ class UpstreamConnection(asyncio.Protocol):
     # For who sends.
 
     async def ask(
-        self, head: RequestHead, data: bytes, body: Body | None, inform: Inform | None
+        self, head: RequestHead, data: list[bytes], body: Body | None, inform: Inform | None
     ) -> UpstreamAnswer:
         """Send a request, and return the answer when its head is there.
 
         Args:
             head: of the request.
-            data: the head as bytes, and as much of the body as is known.
+            data: the head as bytes, and as much of the body as is known; none of it is copied.
             body: the rest of it; None: there is none.
             inform: told of interim answers.
 
@@ -305,7 +314,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._fed = 0
         waiter: asyncio.Future[UpstreamAnswer] = self._loop.create_future()
         self._waiter = waiter
-        self._transport.write(data)
+        self._transport.writelines(data)
         if body is not None:
             self._pumping = self._loop.create_task(self._pump(body, chunked=head.chunked))
             self._pumping.add_done_callback(self._pumped)
@@ -478,6 +487,13 @@ class UpstreamConnection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
+
+
+def _is_event_stream(head: AnswerHead) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+        for name, value in head.headers
+    )
 
 
 def _ends_with_connection(head: AnswerHead, method: str) -> bool:
