@@ -24,7 +24,9 @@ from crossfade.metrics.prometheus_analyst import PrometheusAnalyst
 from crossfade.names import MANAGED_SELECTOR, NamespacedName
 from crossfade.probes import application_of, served
 from crossfade.reconcile.drills import Drills
+from crossfade.reconcile.gates import Gates
 from crossfade.reconcile.looks import Looks
+from crossfade.reconcile.notices import Notices
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.reconciler import Reconciler, work
 from crossfade.reconcile.targets import Targets
@@ -32,6 +34,8 @@ from crossfade.settings import Settings
 from crossfade.telemetry import Telemetry
 from crossfade.tracing import Tracer, sent
 from crossfade.watches import registry_of, settings_of
+from crossfade.webhooks.client import HttpPosts
+from crossfade.webhooks.sender import Sender
 from crossfade.workload.sidecar import NATIVE_SIDECARS, Injection
 
 
@@ -110,12 +114,18 @@ async def _serve(
     analyst = PrometheusAnalyst(prometheus, cluster, time.monotonic, config_maps=cluster)
     looks = Looks(analyst, queue.add, _now, telemetry.look)
     drills = Drills(HttpSidecars(), queue.add, _now)
+    # Each with connections of its own: receivers that hang hold no gate.
+    tell, ask = (Sender(HttpPosts(settings.webhook_addresses), cluster, _now) for _ in range(2))
+    notices = Notices(tell, queue.add, _now, telemetry.notification)
+    gates = Gates(ask, queue.add, _now, telemetry.gate_answer)
     reconciler = Reconciler(
         cluster,
         store,
         looks,
         drills,
         targets,
+        notices=notices,
+        gates=gates,
         clock=_now,
         instance=settings.instance,
         injection=injection,

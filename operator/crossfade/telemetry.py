@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from crossfade.api.v1alpha1 import ModelDeploymentStatus, Phase
+from crossfade.api.webhooks import GateAnswer
 from crossfade.evidence.verdicts import Evidence, MetricAnswer
 from crossfade.names import NamespacedName
 from crossfade.tracing import Tracer
@@ -56,6 +57,13 @@ first increase."""
 
 FAILURES: Final = ("conflict", "refused", "bug")
 """Why a turn fails: somebody wrote first; a request failed or was refused; a mistake of ours."""
+
+TAKEN: Final = "taken"
+FAILED: Final = "failed"
+GIVEN_UP: Final = "givenUp"
+TRIES: Final = (TAKEN, FAILED, GIVEN_UP)
+"""How a try to tell a receiver ends: it took the notice; there will be another try; there will be
+none."""
 
 TURN_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 """From a turn that writes nothing to one whose requests run into their time-outs of 15 s."""
@@ -155,6 +163,12 @@ class Telemetry:
             buckets=QUERY_SECONDS,
             registry=self.registry,
         )
+        self._notifications = self._counter(
+            "crossfade_notifications", "Tries to tell a receiver, by result.", "result"
+        )
+        self._gate_answers = self._counter(
+            "crossfade_gate_answers", "Answers of gates, by what they were.", "answer"
+        )
         for kind in FAILURES:
             self._failures.labels(kind)
         for reason in REASONS:
@@ -162,6 +176,10 @@ class Telemetry:
             self._rollback_seconds.labels(reason)
         for result in ("ok", "error"):
             self._queries.labels(result)
+        for result in TRIES:
+            self._notifications.labels(result)
+        for answer in get_args(GateAnswer):
+            self._gate_answers.labels(answer)
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(name, words, labels, registry=self.registry)
@@ -208,6 +226,14 @@ class Telemetry:
         self._tracer.done("query", seconds, "" if result == "ok" else result)
         self._queries.labels(result).inc()
         self._query_seconds.observe(seconds)
+
+    def notification(self, result: str) -> None:
+        """Count a try to tell a receiver; ``result`` is one of :data:`TRIES`."""
+        self._notifications.labels(result).inc()
+
+    def gate_answer(self, answer: str) -> None:
+        """Count what a gate said; ``answer`` is a :data:`~crossfade.api.webhooks.GateAnswer`."""
+        self._gate_answers.labels(answer).inc()
 
     def seen(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,17 +18,21 @@ from typing import Any
 from crossfade.api.v1alpha1 import Analysis
 from crossfade.core.actions import Apply, Delete, Manifest, MergePatch, ObjectRef, Replace, Write
 from crossfade.core.observation import Arrivals, DrillResult
-from crossfade.errors import ClusterError, ConflictError, SidecarError
+from crossfade.errors import ClusterError, ConflictError, SidecarError, WebhookError
 from crossfade.evidence.verdicts import Forecast, MetricAnswer, Verdict
 from crossfade.kube.resources import CHILDREN, ROUTES, model_deployment_ref, ref_of
 from crossfade.kube.store import Store
 from crossfade.metrics.analyst import Arm, Subject
 from crossfade.names import ANNOTATION_SIDECAR, LABEL_NAME, LABEL_REVISION, NamespacedName
 from crossfade.reconcile.drills import Drills
+from crossfade.reconcile.gates import Gates
 from crossfade.reconcile.looks import Looks
+from crossfade.reconcile.notices import Notices
 from crossfade.reconcile.reconciler import Reconciler
 from crossfade.reconcile.targets import Targets
 from crossfade.sidecar.config import Config, Golden, read_config
+from crossfade.webhooks.client import Answer
+from crossfade.webhooks.sender import Sender
 from crossfade.workload.sidecar import Injection
 
 START = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -431,6 +436,52 @@ class FakeSidecars:
         return config
 
 
+@dataclass(frozen=True)
+class Posted:
+    """One request that a receiver or a gate got."""
+
+    address: str
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+    at: datetime
+
+
+@dataclass
+class FakeOutside:
+    """Receivers and gates, and the Secrets for them."""
+
+    clock: Callable[[], datetime]
+    secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Data by the Secret's name."""
+    answer: Callable[[Posted], Answer | WebhookError] = lambda _: Answer(200)
+    """What is answered."""
+    posted: list[Posted] = field(default_factory=list)
+
+    async def post(
+        self,
+        address: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float,
+        *,
+        reads: bool,
+    ) -> Answer:
+        posted = Posted(address, headers, json.loads(body), self.clock())
+        self.posted.append(posted)
+        answer = self.answer(posted)
+        if isinstance(answer, WebhookError):
+            raise answer
+        return answer
+
+    async def read(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        assert namespace == KEY.namespace
+        return self.secrets.get(name)
+
+    def to(self, address: str) -> list[Posted]:
+        """Return what was posted to an address."""
+        return [posted for posted in self.posted if posted.address == address]
+
+
 def is_watched(body: Manifest) -> bool:
     """Tell whether the operator's watches bring an object: children are selected by label."""
     if body["kind"] in {k.kind for k in CHILDREN}:
@@ -447,6 +498,7 @@ class World:
         self.cluster.on_change = self._watch
         self.analyst = FakeAnalyst()
         self.sidecars = FakeSidecars(self.cluster)
+        self.outside = FakeOutside(lambda: self.now)
         self.trail: list[tuple[str, int, str]] = []
         """Phase, weight on the route and stable version, each time one of them changed."""
         self.start_operator()
@@ -460,12 +512,15 @@ class World:
         self.targets = Targets()
         self.looks = Looks(self.analyst, self._wake, lambda: self.now)
         self.drills = Drills(self.sidecars, self._wake, lambda: self.now)
+        sender = Sender(self.outside, self.outside, lambda: self.now)
         self.reconciler = Reconciler(
             self.cluster,
             self.store,
             self.looks,
             self.drills,
             self.targets,
+            notices=Notices(sender, self._wake, lambda: self.now),
+            gates=Gates(sender, self._wake, lambda: self.now),
             clock=lambda: self.now,
             injection=Injection("crossfade:1"),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from crossfade.api.v1alpha1 import GateStatus, Phase
+from crossfade.api.v1alpha1 import GateStatus, ModelDeploymentSpec, Phase
 from crossfade.api.webhooks import Gate
 from crossfade.core.actions import AskGates
 from crossfade.core.turn import Turn
@@ -20,7 +20,7 @@ RECHECK_SECONDS: Final = 1.0
 
 def closed_webhook(turn: Turn, weight: int) -> str | None:
     """Ask before the canary gets a weight; say what holds it, None when everybody says yes."""
-    gates = [g for g in turn.spec.rollout.gates or () if g.from_weight_percent <= weight]
+    gates = gates_before(turn.spec, weight)
     if not gates:
         return None
     turn.do(AskGates(weight))
@@ -32,6 +32,11 @@ def closed_webhook(turn: Turn, weight: int) -> str | None:
             return _words(said[gate.name])
     silent = next((gate.name for gate in gates if gate.name not in said), None)
     return f"waits for the answer of gate {silent}" if silent is not None else None
+
+
+def gates_before(spec: ModelDeploymentSpec, weight: int) -> tuple[Gate, ...]:
+    """Return who must say yes before a weight."""
+    return tuple(g for g in spec.rollout.gates or () if g.from_weight_percent <= weight)
 
 
 def keep_answers(turn: Turn) -> None:

@@ -30,11 +30,14 @@ from crossfade.names import (
     NamespacedName,
 )
 from crossfade.reconcile.drills import Asked, Drills
+from crossfade.reconcile.gates import Gates
 from crossfade.reconcile.looks import Looks
+from crossfade.reconcile.notices import Notices
 from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.sidecars import asked_of, narrowed_by_canary
 from crossfade.routing.factory import router_for
 from crossfade.routing.router import TrafficRouter
+from crossfade.webhooks.events import Origin
 from crossfade.workload.read import read_workload
 from crossfade.workload.render import Owner
 from crossfade.workload.revision import revision_of
@@ -58,12 +61,16 @@ class Memory:
 
     looks: Looks
     drills: Drills
+    notices: Notices
+    gates: Gates
     settling: Settling
 
     def forget(self, key: NamespacedName) -> None:
         """Drop a ModelDeployment that is gone."""
         self.looks.forget(key)
         self.drills.forget(key)
+        self.notices.forget(key)
+        self.gates.forget(key)
         self.settling.forget(key)
 
 
@@ -85,6 +92,7 @@ def observe(
     common = {
         "name": owner.name,
         "namespace": owner.namespace,
+        "uid": owner.uid,
         "generation": meta.get("generation", 0),
         "status": status,
         "command": (meta.get("annotations") or {}).get(ANNOTATION_COMMAND, ""),
@@ -135,6 +143,8 @@ def _observe(
     looks, revision = memory.looks, revision_of(spec)
     key = NamespacedName(owner.namespace, owner.name)
     drills, drill = _drill(store, key, status, revision, memory.drills)
+    origin = Origin(key, owner.uid, spec.model.name)
+    told, tell_again_at = memory.notices.send(origin, spec.notifications or (), status.notices)
     subject = subject_of(owner, spec, status)
     if subject is not None and is_look_due(spec, status, looks.began_at(subject.key), now):
         looks.ask(subject)
@@ -151,6 +161,9 @@ def _observe(
         narrowed=narrowed_by_canary(store, key, status),
         drills=drills,
         drill=drill,
+        gate_answers=memory.gates.known(key),
+        told=told,
+        tell_again_at=tell_again_at,
         leaving=_leaving(owner, spec, status, looks, now),
         joins=router.joins,
         original_backend=router.original_backend(live),

@@ -10,11 +10,12 @@ from typing import Final
 
 from crossfade.api.parse import dump_status, parse_status
 from crossfade.api.v1alpha1 import ModelDeploymentStatus
-from crossfade.core.actions import Announcement, Apply, Manifest, Write
+from crossfade.core.actions import Announcement, Apply, AskGates, Manifest, Write
 from crossfade.core.conditions import with_failure, write_due_in
 from crossfade.core.decide import decide
 from crossfade.core.phases import SETTLED
 from crossfade.core.turn import Decision
+from crossfade.core.webhook_gates import gates_before
 from crossfade.errors import ClusterError, ConflictError, CrossfadeError
 from crossfade.kube.cluster import Cluster
 from crossfade.kube.events import event_of
@@ -24,7 +25,9 @@ from crossfade.logs import about
 from crossfade.names import NamespacedName
 from crossfade.reconcile.act import writes_of
 from crossfade.reconcile.drills import Drills
+from crossfade.reconcile.gates import Gates, question_of
 from crossfade.reconcile.looks import Looks
+from crossfade.reconcile.notices import Notices
 from crossfade.reconcile.observe import Memory, View, observe
 from crossfade.reconcile.queue import WorkQueue
 from crossfade.reconcile.settling import Settling
@@ -49,6 +52,8 @@ class Reconciler:
         drills: Drills,
         targets: Targets,
         *,
+        notices: Notices,
+        gates: Gates,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         instance: str = "crossfade",
         injection: Injection = NO_INJECTION,
@@ -58,7 +63,7 @@ class Reconciler:
         self._cluster = cluster
         self._store = store
         self._looks = looks
-        self._memory = Memory(looks, drills, Settling())
+        self._memory = Memory(looks, drills, notices, gates, Settling())
         self._targets = targets
         self._clock = clock
         self._instance = instance
@@ -91,6 +96,7 @@ class Reconciler:
             self._looks.use(key)
         if decision.status.phase in SETTLED:
             self._looks.forget(key)
+            self._memory.gates.forget(key)
         self._announce(view, decision)
         times = [t for t in (decision.look_again_at, due) if t is not None]
         return min(times, default=None)
@@ -98,9 +104,17 @@ class Reconciler:
     async def _carry_out(self, view: View, decision: Decision) -> None:
         for action in decision.actions:
             key = NamespacedName(view.owner.namespace, view.owner.name)
+            if isinstance(action, AskGates):
+                self._ask_gates(view, decision.status, action.weight)
+                continue
             _log.info("action", extra=about(key, phase=decision.status.phase, do=action))
             for write in writes_of(action, view, self._store, self._injection):
                 await self._write(write)
+
+    def _ask_gates(self, view: View, status: ModelDeploymentStatus, weight: int) -> None:
+        if view.seen.spec is not None and status.canary is not None:
+            question = question_of(view.owner, view.seen.spec, status, status.canary, weight)
+            self._memory.gates.ask(question, gates_before(view.seen.spec, weight))
 
     async def _write(self, write: Write) -> None:
         """Write, and see the result at once instead of waiting for the watch."""
