@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import sys
 import time
@@ -15,7 +16,13 @@ from pydantic import ValidationError
 
 from crossfade import logs
 from crossfade.kube.cluster import KubernetesCluster, connect
-from crossfade.kube.resources import CHILDREN, MODEL_DEPLOYMENT, ROUTES
+from crossfade.kube.resources import (
+    CHILDREN,
+    CONTROLLER_REVISION,
+    MODEL_DEPLOYMENT,
+    ROUTES,
+    ResourceKind,
+)
 from crossfade.kube.scope import Scope
 from crossfade.kube.sidecars import HttpSidecars
 from crossfade.kube.store import Store
@@ -37,6 +44,8 @@ from crossfade.watches import registry_of, settings_of
 from crossfade.webhooks.client import HttpPosts
 from crossfade.webhooks.sender import Sender
 from crossfade.workload.sidecar import NATIVE_SIDECARS, Injection
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -75,22 +84,50 @@ async def run(settings: Settings) -> None:
         scope = await Scope.of(cluster, settings.namespaces)
         if settings.namespaces and not scope.open:
             sys.exit(f"crossfade: no right to watch {scope.names(scope.closed)}")
-        await seed(store, cluster, scope.open)
+        children = await readable_children(cluster, scope.open)
+        await seed(store, cluster, scope.open, children)
         injection = Injection(
             settings.sidecar_image, is_native=await cluster.version() >= NATIVE_SIDECARS
         )
         async with sent(tracer, settings.traces_address, settings.instance):
-            await _serve(settings, cluster, store, injection, telemetry, scope, stop)
+            await _serve(settings, cluster, store, children, injection, telemetry, scope, stop)
 
 
-async def seed(store: Store, cluster: KubernetesCluster, namespaces: Sequence[str] = ()) -> None:
+async def readable_children(
+    cluster: KubernetesCluster, namespaces: Sequence[str] = ()
+) -> tuple[ResourceKind, ...]:
+    """Return the kinds of children that are read; the history may lack its right.
+
+    After an upgrade without the new Role everything else must go on, and kopf would not: a watch
+    that is forbidden ends it.
+
+    Raises:
+        ClusterError: no answer.
+    """
+    for namespace in namespaces or ("",):
+        if not await cluster.may_list(CONTROLLER_REVISION, namespace):
+            _log.warning(
+                "no right to list ControllerRevisions%s: no history is read, and no undo is "
+                "possible, until the operator's Role is that of its version and it starts anew",
+                f" in {namespace}" if namespace else "",
+            )
+            return tuple(kind for kind in CHILDREN if kind is not CONTROLLER_REVISION)
+    return CHILDREN
+
+
+async def seed(
+    store: Store,
+    cluster: KubernetesCluster,
+    namespaces: Sequence[str] = (),
+    children: Sequence[ResourceKind] = CHILDREN,
+) -> None:
     """List everything but the ModelDeployments once, before anything is decided.
 
     The watches list them too, but in no order: a ModelDeployment that is seen before its
     Deployments would look as if it had none.
     """
     for namespace in namespaces or (None,):
-        for kind in CHILDREN:
+        for kind in children:
             for manifest in await cluster.list_objects(kind, MANAGED_SELECTOR, namespace=namespace):
                 store.put(manifest)
         for kind in ROUTES:
@@ -102,6 +139,7 @@ async def _serve(
     settings: Settings,
     cluster: KubernetesCluster,
     store: Store,
+    children: Sequence[ResourceKind],
     injection: Injection,
     telemetry: Telemetry,
     scope: Scope,
@@ -138,7 +176,7 @@ async def _serve(
         ]
         workers.append(tasks.create_task(scope.restart_when_wider(stop)))
         await kopf.operator(
-            registry=registry_of(store, queue, targets),
+            registry=registry_of(store, queue, targets, children),
             settings=settings_of(clusterwide=not settings.namespaces),
             # kopf would ask the password database, which does not know an image's numeric user.
             identity=settings.instance,  # type: ignore[arg-type]  # a NewType, not exported

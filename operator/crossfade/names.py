@@ -36,10 +36,17 @@ MANAGED_BY: Final = "crossfade"
 MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_NAME}"
 
 ANNOTATION_COMMAND: Final = f"{GROUP}/command"
-"""A person's order on a ModelDeployment: promote, abort or retry. Consumed by the operator."""
+"""A person's order on a ModelDeployment (``core/commands.py``). Consumed by the operator."""
 
 ANNOTATION_VERSION: Final = f"{GROUP}/model-version"
 """On children and pods of a revision: the model version as the user wrote it."""
+
+ANNOTATION_STARTED_AT: Final = f"{GROUP}/started-at"
+ANNOTATION_PROMOTED_AT: Final = f"{GROUP}/promoted-at"
+ANNOTATION_ENDED_AT: Final = f"{GROUP}/ended-at"
+ANNOTATION_ENDED_REASON: Final = f"{GROUP}/ended-reason"
+ANNOTATION_ENDED_MESSAGE: Final = f"{GROUP}/ended-message"
+"""On the ControllerRevision of a revision: what became of it when it ran last."""
 
 ANNOTATION_ROUTE_HASH: Final = f"{GROUP}/route-hash"
 """On a route of ours: a hash of everything in it but the weights, to see that it is current."""

@@ -6,7 +6,7 @@ whoever it concerns. kopf writes nothing to anybody's objects this way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kopf
@@ -20,7 +20,10 @@ from crossfade.reconcile.targets import Targets
 
 
 def registry_of(
-    store: Store, queue: WorkQueue[NamespacedName], targets: Targets
+    store: Store,
+    queue: WorkQueue[NamespacedName],
+    targets: Targets,
+    children: Iterable[ResourceKind] = CHILDREN,
 ) -> kopf.OperatorRegistry:
     """Return the handlers, in a registry of their own: nothing is global."""
     registry = kopf.OperatorRegistry()
@@ -38,7 +41,7 @@ def registry_of(
         meta = see(event)["metadata"]
         queue.add(NamespacedName(meta["namespace"], meta["name"]))
 
-    for kind in CHILDREN:
+    for kind in children:
 
         @kopf.on.event(*_selector(kind), registry=registry, id=f"child-{kind.plural}")
         async def child(event: Any, **_: Any) -> None:

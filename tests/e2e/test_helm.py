@@ -302,9 +302,12 @@ def test_a_release_comes_and_goes_while_a_rollout_goes_on(
 EXPLAINED: Final = {
     # Server-side apply is logged as a patch, and asks for create as well where nothing is yet.
     ("apps", "deployments", "create"),
+    ("apps", "controllerrevisions", "create"),
     ("", "services", "create"),
     ("autoscaling", "horizontalpodautoscalers", "create"),
     ("gateway.networking.k8s.io", "httproutes", "create"),
+    # Only of more than ten.
+    ("apps", "controllerrevisions", "delete"),
     # Asked for by an admission plugin only.
     ("crossfade.dev", "modeldeployments/finalizers", "update"),
     # Joined routes, references in ConfigMaps, and Istio are tested elsewhere.

@@ -25,7 +25,7 @@ from crossfade.evidence.verdicts import Verdict
 from tests.unit.test_commands import world_in
 from tests.unit.world import REF, World, healthy_world, manifest
 
-VERBS = ("promote", "promote --full", "abort", "retry")
+VERBS = ("promote", "promote --full", "abort", "retry", "undo")
 ORDERS = dict(zip(VERBS, Order, strict=True))
 
 
@@ -55,6 +55,7 @@ class FakeCluster:
         self.written_between = 0
         """How often somebody writes just before an order."""
         self.events_allowed = True
+        self.revisions_allowed = True
         self.failures = 0
         """How often reading fails from now on."""
 
@@ -77,6 +78,11 @@ class FakeCluster:
             {"eventTime": at, "reason": reason, "message": note, "type": "Normal"}
             for reason, note in self.world.cluster.events
         ]
+
+    def revisions(self, body: Body) -> list[Body]:
+        if not self.revisions_allowed:
+            raise FailedError("not allowed")
+        return [copy.deepcopy(it) for it in self.world.revisions]
 
     def order(self, body: Body, command: str) -> bool:
         if self.written_between:
@@ -115,7 +121,10 @@ class Setting:
 
     def order(self, verb: str, output: str | None = None) -> int:
         word, *flags = verb.split()
-        options = argparse.Namespace(name=REF.name, full="--full" in flags, output=output)
+        number = int(flags[-1]) if "--to-revision" in flags else None
+        options = argparse.Namespace(
+            name=REF.name, full="--full" in flags, to_revision=number, output=output
+        )
         return orders.carry_out(word, options, self.cluster, self.clock)
 
     def status(self, stream: StringIO, **more: Any) -> int:
@@ -139,9 +148,12 @@ def test_every_order_works_in_every_phase_or_says_why_not(
     setting: Setting, phase: str, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setting.start(phase)
-    deployed = read(setting.cluster.deployment(REF.name))
+    body = setting.cluster.deployment(REF.name)
+    deployed = read(body, setting.cluster.revisions(body))
     assert deployed.spec is not None
-    why = why_not(ORDERS[verb], deployed.spec, deployed.status, deployed.revision)
+    why = why_not(
+        ORDERS[verb], deployed.spec, deployed.status, deployed.revision, deployed.revisions
+    )
     if why is not None:
         with pytest.raises(FailedError, match="is refused") as refused:
             setting.order(verb)

@@ -8,6 +8,7 @@ import pytest
 
 from crossfade.api.parse import parse_spec, parse_status
 from crossfade.api.v1alpha1 import Phase, Rollout
+from crossfade.cli.revisions import read_revisions
 from crossfade.core.commands import HELD_BY_PAUSE, PHASES, Order, why_not
 from crossfade.core.gates import EVERY_STEP
 from crossfade.evidence.verdicts import Verdict
@@ -46,7 +47,8 @@ def refusal(world: World, order: Order) -> str | None:
     """Ask the table about what the API server has."""
     body = world.cluster.objects[REF]
     spec = parse_spec(body)
-    return why_not(order, spec, parse_status(body), revision_of(spec))
+    records = read_revisions(world.revisions)
+    return why_not(order, spec, parse_status(body), revision_of(spec), records)
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -70,6 +72,7 @@ async def test_operator_ignores_exactly_the_orders_that_the_table_refuses(
         ("promoteFull", {"Progressing", "Paused"}),
         ("abort", RISKY),
         ("retry", set(Phase)),
+        ("undo", {"Healthy", "RolledBack", "Probation"}),
     ],
 )
 def test_where_each_order_has_something_to_act_on(order: str, allowed: set[str]) -> None:
@@ -86,7 +89,7 @@ async def test_unknown_order_is_told_the_known_ones() -> None:
     world.order("promotefull")
     await world.run(1)
     (said,) = [note for reason, note in world.cluster.events if reason == "CommandIgnored"]
-    assert said.endswith("it is none of promote, promoteFull, abort and retry")
+    assert said.endswith("it is none of promote, promoteFull, abort, retry, undo and undo=NUMBER")
 
 
 async def climbing(**verdicts: Verdict) -> World:

@@ -657,6 +657,12 @@ class World:
         }
 
     @property
+    def revisions(self) -> list[Manifest]:
+        """The ControllerRevisions, in the order of their numbers."""
+        found = [o for r, o in self.cluster.objects.items() if r.kind == "ControllerRevision"]
+        return sorted(found, key=lambda it: int(it["revision"]))
+
+    @property
     def versions(self) -> set[str]:
         """The versions that have a Deployment."""
         return {

@@ -34,6 +34,7 @@ VERBS: Final = (
     orders.add_promote,
     orders.add_abort,
     orders.add_retry,
+    orders.add_undo,
     orders.add_pause,
     orders.add_resume,
     validate.add_parser,

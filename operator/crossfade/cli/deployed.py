@@ -16,7 +16,10 @@ from crossfade.api.v1alpha1 import (
 )
 from crossfade.cli.exits import FailedError
 from crossfade.cli.kubectl import Body
+from crossfade.cli.revisions import read_revisions
 from crossfade.core.commands import Order, why_not
+from crossfade.core.records import Record
+from crossfade.core.undo import undone
 from crossfade.errors import InvalidSpecError
 from crossfade.names import ANNOTATION_COMMAND, NamespacedName
 from crossfade.workload.revision import revision_of
@@ -34,6 +37,8 @@ class Deployed:
     revision: str
     """The hash of what the spec asks for; "" when the spec cannot be read."""
     problem: str = ""
+    revisions: tuple[Record, ...] = ()
+    """What is kept of its revisions, the oldest first, where it was asked for."""
 
     @property
     def argument(self) -> str:
@@ -64,21 +69,27 @@ class Deployed:
 
     @property
     def is_promoted(self) -> bool:
-        """The version that the spec asks for is the stable one."""
+        """The version that the spec asks for is the stable one, and nobody ordered another."""
         stable = self.status.stable
-        return self.is_current and stable is not None and stable.revision == self.revision
+        serves = stable is not None and stable.revision == self.revision
+        return self.is_current and serves and undone(self.status, self.revision) is None
 
-    def why_not(self, order: Order) -> str | None:
-        """Say why an order cannot be carried out now; None when it can."""
+    def why_not(self, order: Order, number: int | None = None) -> str | None:
+        """Say why an order cannot be carried out now; None when it can.
+
+        Args:
+            order: what would be ordered.
+            number: the revision that undo would go back to; None for the one before.
+        """
         if self.spec is None:
             return (
                 f"the spec cannot be read, so nothing is done until it is corrected: {self.problem}"
             )
-        return why_not(order, self.spec, self.status, self.revision)
+        return why_not(order, self.spec, self.status, self.revision, self.revisions, number)
 
 
-def read(body: Body) -> Deployed:
-    """Read what kubectl gave.
+def read(body: Body, revisions: Iterable[Body] = ()) -> Deployed:
+    """Read what kubectl gave of it and, where it matters, of its revisions.
 
     Raises:
         FailedError: the status cannot be read, such as one of a newer operator.
@@ -89,11 +100,12 @@ def read(body: Body) -> Deployed:
         status = parse_status(body)
     except InvalidSpecError as e:
         raise FailedError(f"{key}: {e}; use the crossfade of the operator's version") from e
+    records = read_revisions(revisions)
     try:
         spec = parse_spec(body)
     except InvalidSpecError as e:
-        return Deployed(body, key, None, status, "", str(e))
-    return Deployed(body, key, spec, status, revision_of(spec))
+        return Deployed(body, key, None, status, "", str(e), records)
+    return Deployed(body, key, spec, status, revision_of(spec), revisions=records)
 
 
 @dataclass(frozen=True, slots=True, order=True)

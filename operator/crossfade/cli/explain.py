@@ -21,6 +21,7 @@ from crossfade.cli.deployed import Deployed, read
 from crossfade.cli.exits import OK, FailedError
 from crossfade.cli.kubectl import Cluster, Kubectl
 from crossfade.cli.report import duration
+from crossfade.cli.status import revisions_of
 from crossfade.cli.style import Style, style_of
 from crossfade.core import gates
 from crossfade.core.commands import Order
@@ -78,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace, cluster: Cluster, clock: Clock) -> int:
     """Explain it."""
-    deployed = read(cluster.deployment(options.name))
+    body = cluster.deployment(options.name)
+    deployed = read(body, revisions_of(cluster, body) or ())
     explanation = explain(deployed, clock.now())
     if options.output is not None:
         shared.say(shared.WRITERS[options.output](explanation.as_json(deployed)))
@@ -109,6 +111,7 @@ VERBS: Final[Mapping[str, str]] = {
     Order.PROMOTE_FULL: "promote --full",
     Order.ABORT: "abort",
     Order.RETRY: "retry",
+    Order.UNDO: "undo",
 }
 """How each order is given on the command line."""
 
@@ -324,6 +327,7 @@ def _rolling_back(_: _Case) -> Iterator[str]:
 def _rolled_back(case: _Case) -> Iterator[str]:
     yield "another version in the spec, or the one that serves"
     yield f"another try of the same: crossfade retry {case.name}"
+    yield f"an earlier version in its place: crossfade undo {case.name}"
 
 
 RULES: Final[Mapping[Phase, Rule]] = {

@@ -1,6 +1,7 @@
 """``crossfade history``: what became of versions, as far as it is remembered.
 
-Kubernetes keeps Events for an hour by default; the status keeps the last rejected versions.
+ControllerRevisions keep the last ten that ran; Kubernetes keeps Events for an hour by default; the
+status keeps the last rejected versions.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from crossfade.cli import options as shared
 from crossfade.cli.deployed import Deployed, Event, read
 from crossfade.cli.exits import OK
 from crossfade.cli.kubectl import Cluster, Kubectl
-from crossfade.cli.status import events_of
+from crossfade.cli.revisions import as_json, rows_of
+from crossfade.cli.status import events_of, revisions_of
 from crossfade.cli.style import clean
 from crossfade.cli.table import columns
 
@@ -29,8 +31,9 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "history",
         help="tell what became of versions, as far as it is remembered",
-        description="Tell the story in order: the Events, which Kubernetes keeps for an hour by "
-        "default, and the last versions that were taken back, which the status keeps.",
+        description="Show the last ten revisions that ran, with when and why each ended. Then tell "
+        "the story in order: the Events, which Kubernetes keeps for an hour by default, and the "
+        "last versions that were taken back, which the status keeps.",
         epilog="Exit code: 0 told; 1 it cannot be read; 2 asked wrongly.",
     )
     shared.add_name(parser)
@@ -46,21 +49,32 @@ def run(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace, cluster: Cluster) -> int:
     """Tell it."""
-    deployed = read(cluster.deployment(options.name))
+    body = cluster.deployment(options.name)
+    revisions = revisions_of(cluster, body)
+    if revisions is None:
+        shared.warn("you may not read ControllerRevisions, so no revisions are shown")
+    deployed = read(body, revisions or ())
     events = events_of(cluster, deployed)
     if events is None:
         shared.warn("you may not read Events, so this is only what the status remembers")
     story = story_of(deployed, events or [])
     if options.output is not None:
-        shared.say(shared.WRITERS[options.output]([event.as_json() for event in story]))
-    elif not story:
+        told = {
+            "revisions": [as_json(it) for it in deployed.revisions],
+            "events": [event.as_json() for event in story],
+        }
+        shared.say(shared.WRITERS[options.output](told))
+        return OK
+    if not story and not deployed.revisions:
         shared.warn(f"nothing is remembered of {deployed.key}: Events are kept for about an hour")
-    else:
+    if deployed.revisions:
+        shared.say("\n".join(columns(rows_of(deployed.revisions, deployed.status))))
+    if story:
         rows = [("TIME", "WHAT", "WHY")]
         rows += [
             (f"{e.at.astimezone():%Y-%m-%d %H:%M:%S}", e.reason, clean(e.message)) for e in story
         ]
-        shared.say("\n".join(columns(rows)))
+        shared.say("\n".join([*([""] if deployed.revisions else []), *columns(rows)]))
     return OK
 
 

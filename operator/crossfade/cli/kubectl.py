@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from crossfade.cli.exits import FailedError
-from crossfade.names import ANNOTATION_COMMAND, GROUP, KIND, PLURAL
+from crossfade.names import ANNOTATION_COMMAND, GROUP, KIND, LABEL_NAME, PLURAL
 
 Body = Mapping[str, Any]
 """An object as the API server gives it."""
@@ -45,6 +45,10 @@ class Cluster(Protocol):
 
     def events(self, body: Body) -> list[Body]:
         """Return the Events of a ModelDeployment."""
+        ...
+
+    def revisions(self, body: Body) -> list[Body]:
+        """Return the ControllerRevisions of a ModelDeployment."""
         ...
 
     def order(self, body: Body, command: str) -> bool:
@@ -84,6 +88,15 @@ class Kubectl:
         found = self._object(
             "get", "events", f"--namespace={meta['namespace']}",
             f"--field-selector={selector}", "--output=json",
+        )  # fmt: skip
+        return list(found["items"])
+
+    def revisions(self, body: Body) -> list[Body]:
+        """See :class:`Cluster`."""
+        meta = body["metadata"]
+        found = self._object(
+            "get", "controllerrevisions.apps", f"--namespace={meta['namespace']}",
+            f"--selector={LABEL_NAME}={meta['name']}", "--output=json",
         )  # fmt: skip
         return list(found["items"])
 

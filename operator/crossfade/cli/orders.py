@@ -1,4 +1,4 @@
-"""``crossfade promote``, ``abort``, ``retry``, ``pause`` and ``resume``: what people order.
+"""``crossfade promote``, ``abort``, ``retry``, ``undo``, ``pause``, ``resume``: what people order.
 
 Each order works in every phase or says why not, by the operator's own table (``core/commands.py``),
 and is written only while the object is as it was when the table was asked.
@@ -65,6 +65,29 @@ def add_retry(verbs: Any) -> None:
     )  # fmt: skip
 
 
+def add_undo(verbs: Any) -> None:
+    """Add the verb."""
+    parser = _add(
+        verbs, "undo", "go back to an earlier version, without a change of the spec",
+        "Roll the version out that was stable before, or with --to-revision another one of "
+        "crossfade history, in place of the one that the spec asks for. The spec is left alone, "
+        "since Git may own it: its version counts as rejected until the spec changes, or retry is "
+        "ordered. In probation the version before serves again at once.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--to-revision", type=_number, metavar="N", help="a number that crossfade history shows"
+    )
+
+
+def _number(text: str) -> int:
+    """Read the number of a revision."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of a revision; write one such as 7"
+        )
+    return int(text)
+
+
 def add_pause(verbs: Any) -> None:
     """Add the verb."""
     _add(
@@ -109,6 +132,9 @@ def carry_out(verb: str, options: argparse.Namespace, cluster: Cluster, clock: C
             after, said = _set_paused(verb == "pause", options.name, cluster, clock)
         case "promote" if options.full:
             after, said = _give(Order.PROMOTE_FULL, options.name, cluster, clock)
+        case "undo":
+            number = options.to_revision
+            after, said = _give(Order.UNDO, options.name, cluster, clock, number)
         case _:
             after, said = _give(Order(verb), options.name, cluster, clock)
     if options.output == "name":
@@ -125,24 +151,29 @@ DONE: Final = {
     Order.PROMOTE_FULL: "all steps are passed",
     Order.ABORT: "the version is taken back",
     Order.RETRY: "the version is rolled out again",
+    Order.UNDO: "it goes back to an earlier version",
 }
 
 
-def _give(order: Order, name: str, cluster: Cluster, clock: Clock) -> tuple[Deployed, str]:
+def _give(
+    order: Order, name: str, cluster: Cluster, clock: Clock, number: int | None = None
+) -> tuple[Deployed, str]:
+    words = order.value if number is None else f"{order}={number}"
     for _ in range(ATTEMPTS):
-        deployed = read(cluster.deployment(name))
-        expect_allowed(order, deployed)
-        if cluster.order(deployed.body, order.value):
+        body = cluster.deployment(name)
+        deployed = read(body, cluster.revisions(body) if order is Order.UNDO else ())
+        expect_allowed(order, deployed, number)
+        if cluster.order(deployed.body, words):
             break
     else:
         raise FailedError(
             f"{deployed.key} was written by somebody else {ATTEMPTS} times in between: try again"
         )
-    after = _await(name, cluster, clock, lambda it: not it.command, f'the order "{order}"')
+    after = _await(name, cluster, clock, lambda it: not it.command, f'the order "{words}"')
     return after, DONE[order]
 
 
-def expect_allowed(order: Order, deployed: Deployed) -> None:
+def expect_allowed(order: Order, deployed: Deployed, number: int | None = None) -> None:
     """Refuse what the operator would refuse.
 
     Raises:
@@ -153,7 +184,7 @@ def expect_allowed(order: Order, deployed: Deployed) -> None:
             f'the order "{deployed.command}" stands at {deployed.key} and is not taken yet: is the '
             "operator running?"
         )
-    why = deployed.why_not(order)
+    why = deployed.why_not(order, number)
     if why is None:
         return
     hint = ""

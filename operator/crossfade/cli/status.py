@@ -15,7 +15,7 @@ from crossfade.cli import options as shared
 from crossfade.cli.clock import Clock
 from crossfade.cli.deployed import Deployed, Event, read, read_events
 from crossfade.cli.exits import OK, FailedError, TooLateError
-from crossfade.cli.kubectl import Cluster, Kubectl, NotThereError
+from crossfade.cli.kubectl import Body, Cluster, Kubectl, NotThereError
 from crossfade.cli.style import Style, style_of
 from crossfade.cli.view import render, summary
 
@@ -178,6 +178,14 @@ class _Watching:
 
 def _version(deployed: Deployed) -> str:
     return str(deployed.body["metadata"].get("resourceVersion", ""))
+
+
+def revisions_of(cluster: Cluster, body: Body) -> list[Body] | None:
+    """Return its ControllerRevisions; None: they may not be read, which hides nothing else."""
+    try:
+        return cluster.revisions(body)
+    except FailedError:
+        return None
 
 
 def events_of(cluster: Cluster, deployed: Deployed) -> list[Event] | None:

@@ -17,6 +17,7 @@ from crossfade.core import commands, rollout, settled
 from crossfade.core.actions import Announcement, RestoreRoute, SetFinalizer
 from crossfade.core.compatibility import flag_narrowed_inputs
 from crossfade.core.conditions import report
+from crossfade.core.history import keep_history
 from crossfade.core.housekeeping import keep_house
 from crossfade.core.news import tell_news
 from crossfade.core.notices import keep_notices
@@ -65,6 +66,7 @@ def decide(seen: Observation, now: datetime) -> Decision:
     keep_answers(turn)
     keep_notices(turn)
     report(turn)
+    keep_history(turn)
     return turn.decision()
 
 

@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from crossfade.api.v1alpha1 import GateStatus, ModelDeploymentSpec, ModelDeploymentStatus
+from crossfade.api.v1alpha1 import (
+    GateStatus,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    RevisionStatus,
+)
 from crossfade.core.actions import Manifest, Role
+from crossfade.core.records import Record
 from crossfade.evidence.verdicts import MetricAnswer
 
 
@@ -128,10 +134,11 @@ class Observation:
     namespace: str
     generation: int
     spec: ModelDeploymentSpec | None
-    """None when the spec cannot be read; then ``spec_problem`` says why."""
+    """What is asked for, with the version that an undo rolls out in place of the spec's own. None
+    when the spec cannot be read; then ``spec_problem`` says why."""
     status: ModelDeploymentStatus
     revision: str
-    """The hash of what the spec asks to be served; "" when the spec cannot be read."""
+    """The hash of what ``spec`` asks to be served; "" when the spec cannot be read."""
     workloads: Mapping[str, Workload]
     """Every revision that has a Deployment, by hash."""
     route: RouteState
@@ -139,6 +146,14 @@ class Observation:
     """The revision that the Service named like the ModelDeployment selects; None: no Service,
     or it selects both."""
     spec_problem: str = ""
+    asked: RevisionStatus | None = None
+    """The version that the ModelDeployment itself asks for; another than ``revision`` while an undo
+    is in force. None when the spec cannot be read."""
+    undo_problem: str = ""
+    """Why the version that an undo asks for cannot be rolled out, for people; then ``spec`` is the
+    ModelDeployment's own."""
+    history: Mapping[str, Record] = field(default_factory=dict)
+    """What is recorded of each revision, by hash."""
     needed: Mapping[int, int] = field(default_factory=dict)
     """Canary pods that each weight of the ladder needs, by percent; 100 is the full capacity."""
     answers: tuple[MetricAnswer, ...] | None = None

@@ -37,6 +37,15 @@ def return_to_previous(turn: Turn, reason: str, message: str, *, reject: bool = 
     _leave(turn, failed, reason, message, reject=reject)
 
 
+def standing_rejection(turn: Turn) -> RejectedRevision | None:
+    """Return why what the spec asks for is not rolled out: it was taken back, or undone.
+
+    While an undo is in force and its version was taken back, that one's rejection is the answer.
+    """
+    known = {it.revision: it for it in turn.status.rejected}
+    return known.get(turn.seen.revision) or known.get(turn.asked.revision)
+
+
 def why_rejected(rejected: RejectedRevision) -> str:
     """Say why a version is not rolled out, and what to do about it."""
     return (
@@ -50,7 +59,16 @@ def _leave(turn: Turn, leaving: RevisionStatus, reason: str, message: str, *, re
     turn.set(message=message, verdict="", drained_since=None)
     turn.look_in(0)
     if reject:
-        _remember(turn, leaving, reason, message)
+        reject_version(
+            turn,
+            RejectedRevision(
+                revision=leaving.revision,
+                version=leaving.version,
+                reason=reason,
+                message=message,
+                at=turn.now,
+            ),
+        )
     kind = "Warning" if reject else "Normal"
     stays = turn.stable.version
     turn.announce(
@@ -60,13 +78,9 @@ def _leave(turn: Turn, leaving: RevisionStatus, reason: str, message: str, *, re
     )
 
 
-def _remember(turn: Turn, leaving: RevisionStatus, reason: str, message: str) -> None:
-    entry = RejectedRevision(
-        revision=leaving.revision,
-        version=leaving.version,
-        reason=reason,
-        message=message,
-        at=turn.now,
-    )
-    others = [r for r in turn.status.rejected if r.revision != leaving.revision]
-    turn.set(rejected=[entry, *others][:REMEMBERED_REJECTIONS])
+def reject_version(turn: Turn, entry: RejectedRevision) -> None:
+    """Remember a rejection. That of what the spec asks for now is never forgotten."""
+    entries = [entry, *(it for it in turn.status.rejected if it.revision != entry.revision)]
+    asked = turn.asked.revision
+    kept = [it for i, it in enumerate(entries) if i < REMEMBERED_REJECTIONS or it.revision == asked]
+    turn.set(rejected=kept)

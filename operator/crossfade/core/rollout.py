@@ -10,7 +10,7 @@ from crossfade.core import gates
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
 from crossfade.core.drain import is_drained
 from crossfade.core.drills import is_drilled
-from crossfade.core.rollback import take_back, why_rejected
+from crossfade.core.rollback import standing_rejection, take_back, why_rejected
 from crossfade.core.route import ensure_route, give_all_to
 from crossfade.core.turn import Turn, split_of
 from crossfade.core.webhook_gates import closed_webhook
@@ -209,15 +209,11 @@ def _is_superseded(turn: Turn) -> bool:
     if turn.seen.revision == turn.canary.revision:
         return False
     asked = turn.target
-    if asked.revision == turn.stable.revision:
-        take_back(turn, "Cancelled", "the spec asks for the stable version again", reject=False)
-    else:
-        take_back(
-            turn,
-            "Superseded",
-            f"the spec asks for version {asked.version} (revision {asked.revision}) instead",
-            reject=False,
-        )
+    reason, words = "Cancelled", "the spec asks for the stable version again"
+    if asked.revision != turn.stable.revision:
+        reason = "Superseded"
+        words = f"the spec asks for version {asked.version} (revision {asked.revision}) instead"
+    take_back(turn, reason, turn.seen.undo_problem or words, reject=False)
     return True
 
 
@@ -306,7 +302,7 @@ def rolling_back(turn: Turn) -> None:
         return
     leaving = turn.canary
     turn.do(DeleteRevision(leaving.revision))
-    rejected = next((r for r in turn.status.rejected if r.revision == turn.seen.revision), None)
+    rejected = standing_rejection(turn)
     turn.move(Phase.ROLLED_BACK if rejected else Phase.HEALTHY)
     turn.set(
         canary=None,
@@ -314,7 +310,7 @@ def rolling_back(turn: Turn) -> None:
         fallback=[],
         drained_since=None,
         step="",
-        message=why_rejected(rejected) if rejected else "",
+        message=(turn.seen.undo_problem or why_rejected(rejected)) if rejected else "",
     )
     turn.announce(
         "Normal", "Removed", f"version {leaving.version} received nothing more and is removed"

@@ -9,7 +9,7 @@ from crossfade.core import rollout
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
 from crossfade.core.drain import is_drained
 from crossfade.core.drills import is_first_drill_over
-from crossfade.core.rollback import return_to_previous, why_rejected
+from crossfade.core.rollback import return_to_previous, standing_rejection, why_rejected
 from crossfade.core.route import ensure_route
 from crossfade.core.turn import Turn
 
@@ -41,24 +41,25 @@ def initializing(turn: Turn) -> None:
 def healthy(turn: Turn) -> None:
     """Stable serves; roll out what the spec asks for if it is something else."""
     ensure_route(turn, Split(turn.stable.revision))
-    if turn.seen.revision == turn.stable.revision:
+    rejected = standing_rejection(turn)
+    wanted = turn.seen.revision
+    if wanted != turn.stable.revision and all(r.revision != wanted for r in turn.status.rejected):
+        if turn.route_settled:
+            rollout.start(turn)
+    elif rejected is not None:
+        turn.move(Phase.ROLLED_BACK)
+        turn.set(message=turn.seen.undo_problem or why_rejected(rejected))
+    else:
         turn.move(Phase.HEALTHY)
         if turn.route_settled:
             turn.set(message="")
-        return
-    rejected = next((r for r in turn.status.rejected if r.revision == turn.seen.revision), None)
-    if rejected is None:
-        if turn.route_settled:
-            rollout.start(turn)
-        return
-    turn.move(Phase.ROLLED_BACK)
-    turn.set(message=why_rejected(rejected))
 
 
 def probation(turn: Turn) -> None:
     """Keep the old version ready for a while, then remove it."""
     previous = turn.status.previous
-    if previous is not None and turn.seen.revision == previous.revision:
+    held = bool(turn.seen.undo_problem)
+    if previous is not None and turn.seen.revision == previous.revision and not held:
         return_to_previous(
             turn, "Cancelled", "the spec asks for the previous version again", reject=False
         )
@@ -67,7 +68,7 @@ def probation(turn: Turn) -> None:
         return
     started = turn.status.promoted_at or turn.now
     ends = started + timedelta(seconds=turn.spec.rollout.probation_seconds)
-    if turn.now < ends and turn.seen.revision == turn.stable.revision:
+    if turn.now < ends and (held or turn.seen.revision == turn.stable.revision):
         turn.look_at(ends)
         return
     if previous is not None:

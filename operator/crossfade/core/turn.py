@@ -22,6 +22,7 @@ from crossfade.api.v1alpha1 import (
 from crossfade.core.actions import Action, Announcement, SetWeights, Split
 from crossfade.core.observation import Observation, Workload
 from crossfade.core.phases import is_legal
+from crossfade.core.records import RecordWrite
 from crossfade.evidence.verdicts import Verdict
 
 
@@ -34,6 +35,8 @@ class Decision:
     announcements: tuple[Announcement, ...] = ()
     look_again_at: datetime | None = None
     """When to look even if nothing changes; None: only when something changes."""
+    records: tuple[RecordWrite, ...] = ()
+    """What is written of history, after all else; nothing waits for it."""
 
 
 class Turn:
@@ -49,6 +52,7 @@ class Turn:
         self.steps: tuple[Step, ...] = tuple(spec.rollout.steps or DEFAULT_STEPS)
         self._actions: list[Action] = []
         self._announcements: list[Announcement] = []
+        self._records: list[RecordWrite] = []
         self._look_again_at: datetime | None = None
         self._status_first = False
 
@@ -94,8 +98,13 @@ class Turn:
 
     @property
     def target(self) -> RevisionStatus:
-        """The version that the spec asks for."""
+        """The version that is asked for: by an undo if one is in force, else by the spec."""
         return RevisionStatus(revision=self.seen.revision, version=self.spec.model.version)
+
+    @property
+    def asked(self) -> RevisionStatus:
+        """The version that the ModelDeployment's spec itself asks for."""
+        return self.seen.asked or self.target
 
     # ── what is being decided ─────────────────────────────────────────────────────────────────
 
@@ -125,6 +134,10 @@ class Turn:
         """Tell people of a transition."""
         self._announcements.append(Announcement(type_, reason, message))
 
+    def remember(self, write: RecordWrite) -> None:
+        """Write into the history, once everything else is done."""
+        self._records.append(write)
+
     def look_in(self, seconds: float) -> None:
         """Look again after a time, or earlier if another rule asked for that."""
         self.look_at(self.now + timedelta(seconds=seconds))
@@ -150,6 +163,7 @@ class Turn:
             actions=() if self._status_first else tuple(self._actions),
             announcements=self.announcements,
             look_again_at=self._look_again_at,
+            records=tuple(self._records),
         )
 
     @property

@@ -32,6 +32,7 @@ POD: Final = ResourceKind("", "v1", "pods", "Pod")
 AUTOSCALER: Final = ResourceKind(
     "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"
 )
+CONTROLLER_REVISION: Final = ResourceKind("apps", "v1", "controllerrevisions", "ControllerRevision")
 HTTP_ROUTE: Final = ResourceKind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 VIRTUAL_SERVICE: Final = ResourceKind(
     "networking.istio.io", "v1", "virtualservices", "VirtualService"
@@ -40,7 +41,7 @@ SECRET: Final = ResourceKind("", "v1", "secrets", "Secret")
 CONFIG_MAP: Final = ResourceKind("", "v1", "configmaps", "ConfigMap")
 EVENT: Final = ResourceKind("", "v1", "events", "Event")
 
-CHILDREN: Final = (DEPLOYMENT, SERVICE, POD, AUTOSCALER)
+CHILDREN: Final = (DEPLOYMENT, SERVICE, POD, AUTOSCALER, CONTROLLER_REVISION)
 """Watched by label: only what carries Crossfade's managed-by label."""
 
 ROUTES: Final = (HTTP_ROUTE, VIRTUAL_SERVICE)

@@ -6,10 +6,12 @@ must not be changed by readers.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from sys import intern
 
 from crossfade.core.actions import Manifest, ObjectRef
-from crossfade.kube.resources import POD, ref_of
+from crossfade.kube.resources import CONTROLLER_REVISION, POD, ref_of
 from crossfade.names import LABEL_NAME
 
 
@@ -78,8 +80,16 @@ def _is_newer(new: Manifest, known: Manifest) -> bool:
 def _trim(manifest: Manifest) -> Manifest:
     """Drop what nobody reads; managedFields alone may be half of an object."""
     meta = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
-    if manifest["kind"] != POD.kind:
-        return {**manifest, "metadata": meta}
+    match manifest["kind"]:
+        case POD.kind:
+            return _pod(manifest, meta)
+        case CONTROLLER_REVISION.kind:
+            return _controller_revision(manifest, meta)
+        case _:
+            return {**manifest, "metadata": meta}
+
+
+def _pod(manifest: Manifest, meta: Manifest) -> Manifest:
     kept = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp")
     slim = {k: meta[k] for k in kept if k in meta}
     if "deletionTimestamp" in meta:
@@ -89,4 +99,20 @@ def _trim(manifest: Manifest) -> Manifest:
         "kind": manifest["kind"],
         "metadata": slim,
         "status": manifest.get("status", {}),
+    }
+
+
+def _controller_revision(manifest: Manifest, meta: Manifest) -> Manifest:
+    """Keep ``data`` as text: there are ten of each ModelDeployment, and most are never read."""
+    kept = ("name", "namespace", "uid", "resourceVersion")
+    slim: Manifest = {k: meta[k] for k in kept if k in meta}
+    for words in ("labels", "annotations"):
+        slim[words] = {intern(k): intern(v) for k, v in (meta.get(words) or {}).items()}
+    data = json.dumps(manifest.get("data"), separators=(",", ":"), ensure_ascii=False)
+    return {
+        "apiVersion": CONTROLLER_REVISION.api_version,
+        "kind": CONTROLLER_REVISION.kind,
+        "metadata": slim,
+        "revision": manifest.get("revision", 0),
+        "data": data.encode(),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from crossfade.api.parse import parse_spec, parse_status
+from crossfade.api.parse import parse_status
 from crossfade.api.v1alpha1 import (
     DEFAULT_STEPS,
     ModelDeploymentSpec,
@@ -35,13 +35,13 @@ from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.notices import Notices
 from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.sidecars import asked_of, narrowed_by_canary
+from crossfade.reconcile.wanted import Wanted, history_of, wanted_of
 from crossfade.routing.factory import router_for
 from crossfade.routing.router import TrafficRouter
 from crossfade.webhooks.events import Origin
 from crossfade.workload.read import read_workload
 from crossfade.workload.render import Owner
-from crossfade.workload.revision import revision_of
-from crossfade.workload.sidecar import NO_INJECTION, Injection, check, target_port_of
+from crossfade.workload.sidecar import NO_INJECTION, Injection, target_port_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,7 @@ def observe(
         "has_finalizer": FINALIZER in meta.get("finalizers", ()),
     }
     try:
-        spec = parse_spec(body)
-        if not _exists(store, owner, revision_of(spec)):
-            check(NamespacedName(owner.namespace, owner.name), spec, injection)
+        wanted = wanted_of(body, owner, status, store, injection)
     except InvalidSpecError as e:
         blank = RouteState(found=False, writable=False)
         seen = Observation(
@@ -115,19 +113,19 @@ def observe(
             address=None,
         )
         return View(body, owner, seen, None)
-    return _observe(body, owner, spec, common, store, memory, now)
+    return _observe(body, owner, wanted, common, store, memory, now)
 
 
 def _observe(
     body: Manifest,
     owner: Owner,
-    spec: ModelDeploymentSpec,
+    wanted: Wanted,
     common: dict[str, object],
     store: Store,
     memory: Memory,
     now: datetime,
 ) -> View:
-    status = common["status"]
+    status, spec, revision = common["status"], wanted.spec, wanted.revision
     assert isinstance(status, ModelDeploymentStatus)  # noqa: S101 - narrows for mypy
     router = router_for(
         owner.name,
@@ -140,7 +138,7 @@ def _observe(
     live = store.get(router.target)
     workloads = _workloads(store, owner)
     ready = {w.revision: w.ready for w in workloads.values()}
-    looks, revision = memory.looks, revision_of(spec)
+    looks = memory.looks
     key = NamespacedName(owner.namespace, owner.name)
     drills, drill = _drill(store, key, status, revision, memory.drills)
     origin = Origin(key, owner.uid, spec.model.name)
@@ -152,6 +150,9 @@ def _observe(
         **common,  # type: ignore[arg-type]  # the keys are those above
         spec=spec,
         revision=revision,
+        asked=wanted.asked,
+        undo_problem=wanted.undo_problem,
+        history=history_of(owner, store),
         workloads=workloads,
         route=_route(router, live, ready, key, memory.settling, now),
         address=_address(store, owner),
@@ -219,12 +220,6 @@ def _workloads(store: Store, owner: Owner) -> dict[str, Workload]:
                 deployment, pods.get(revision, []), autoscalers.get(revision)
             )
     return found
-
-
-def _exists(store: Store, owner: Owner, revision: str) -> bool:
-    """Tell whether a revision was rendered: what it was then is no question any more."""
-    deployments = store.children(DEPLOYMENT.kind, owner.namespace, owner.name)
-    return any(_revision(deployment) == revision for deployment in deployments)
 
 
 def _target_ports(store: Store, owner: Owner, model_port: int) -> dict[str, int]:

@@ -30,6 +30,7 @@ from crossfade.reconcile.looks import Looks
 from crossfade.reconcile.notices import Notices
 from crossfade.reconcile.observe import Memory, View, observe
 from crossfade.reconcile.queue import WorkQueue
+from crossfade.reconcile.records import Records
 from crossfade.reconcile.settling import Settling
 from crossfade.reconcile.targets import Targets
 from crossfade.telemetry import Telemetry
@@ -64,6 +65,7 @@ class Reconciler:
         self._store = store
         self._looks = looks
         self._memory = Memory(looks, drills, notices, gates, Settling())
+        self._records = Records(self._write, clock)
         self._targets = targets
         self._clock = clock
         self._instance = instance
@@ -82,6 +84,7 @@ class Reconciler:
             self._memory.forget(key)
             self._targets.note(key, None)
             self._written_at.pop(key, None)
+            self._records.forget(key)
             self.telemetry.gone(key)
             return None
         now = self._clock()
@@ -97,8 +100,11 @@ class Reconciler:
         if decision.status.phase in SETTLED:
             self._looks.forget(key)
             self._memory.gates.forget(key)
-        self._announce(view, decision)
-        times = [t for t in (decision.look_again_at, due) if t is not None]
+        self._announce(view, *decision.announcements)
+        later, news = await self._records.keep(key, view, decision)
+        if news is not None:
+            self._announce(view, news)
+        times = [t for t in (decision.look_again_at, due, later) if t is not None]
         return min(times, default=None)
 
     async def _carry_out(self, view: View, decision: Decision) -> None:
@@ -175,11 +181,10 @@ class Reconciler:
         except CrossfadeError as e:
             _log.warning("the failure could not be reported", extra=about(key, error=e))
 
-    def _announce(self, view: View, decision: Decision) -> None:
+    def _announce(self, view: View, *announcements: Announcement) -> None:
         """Post what happened beside the loop: an Event must not delay what is to be done."""
         events = [
-            event_of(view.body, news, self._clock(), self._instance)
-            for news in decision.announcements
+            event_of(view.body, news, self._clock(), self._instance) for news in announcements
         ]
         if events:
             key = NamespacedName(view.owner.namespace, view.owner.name)

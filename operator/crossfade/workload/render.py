@@ -30,6 +30,7 @@ from crossfade.workload.sidecar_config import Stable, config_of
 
 __all__ = [
     "Owner",
+    "metadata_of",
     "patch_autoscaler",
     "patch_role",
     "patch_scale",
@@ -79,7 +80,7 @@ def render_deployment(
     """
     scale = {"replicas": replicas} if spec.autoscaling is None else {}
     manifest = _deployment(owner, revision)
-    manifest["metadata"] |= _metadata(owner, revision)
+    manifest["metadata"] |= metadata_of(owner, revision)
     manifest["metadata"]["labels"][LABEL_ROLE] = role.value
     manifest["metadata"]["annotations"] = _version(spec.model)
     manifest["spec"] = {
@@ -136,7 +137,7 @@ def render_service(owner: Owner, spec: ModelDeploymentSpec, revision: str) -> Ma
         "kind": "Service",
         "metadata": {
             **_identity(owner, child_name(owner.name, revision)),
-            **_metadata(owner, revision),
+            **metadata_of(owner, revision),
         },
         "spec": _service_spec(spec, selector_labels(owner.name, revision), target_port(spec)),
     }
@@ -166,7 +167,7 @@ def render_address(
         "kind": "Service",
         "metadata": {
             **_identity(owner, owner.name),
-            **_metadata(owner, None),
+            **metadata_of(owner, None),
         },
         "spec": _service_spec(spec, selector, spec.serving.port if port is None else port),
     }
@@ -189,7 +190,7 @@ def render_autoscaler(
     behavior = {"behavior": autoscaling.behavior} if autoscaling.behavior is not None else {}
     metrics = {"metrics": autoscaling.metrics} if autoscaling.metrics else {}
     manifest = _autoscaler(owner, revision)
-    manifest["metadata"] |= _metadata(owner, revision)
+    manifest["metadata"] |= metadata_of(owner, revision)
     manifest["spec"] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
         "minReplicas": min(min_replicas, autoscaling.max_replicas),
@@ -235,7 +236,8 @@ def _autoscaler(owner: Owner, revision: str) -> Manifest:
     }
 
 
-def _metadata(owner: Owner, revision: str | None) -> dict[str, Any]:
+def metadata_of(owner: Owner, revision: str | None) -> dict[str, Any]:
+    """Return the labels of a child, and whose child it is."""
     reference = {
         "apiVersion": API_VERSION,
         "kind": KIND,

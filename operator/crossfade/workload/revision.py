@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Final
+from typing import Any, Final
 
 from crossfade.api.v1alpha1 import ModelDeploymentSpec
 from crossfade.names import REVISION_ALPHABET, REVISION_HASH_LENGTH
 
-_SERVED: Final = frozenset(
+SERVED: Final = frozenset(
     {
         "model",
         "serving",
@@ -24,6 +24,20 @@ _SERVED: Final = frozenset(
 """The fields whose change restarts a model; all others are about how it is reached."""
 
 
+def served_part(spec: ModelDeploymentSpec) -> dict[str, Any]:
+    """Return what a revision is the hash of, as JSON has it; :data:`SERVED` has its fields.
+
+    Fields at their default are left out.
+    """
+    return spec.model_dump(
+        mode="json",
+        by_alias=True,
+        include=set(SERVED),
+        exclude_none=True,
+        exclude_defaults=True,
+    )
+
+
 def revision_of(spec: ModelDeploymentSpec) -> str:
     """Hash what is served into the name of the revision.
 
@@ -32,13 +46,7 @@ def revision_of(spec: ModelDeploymentSpec) -> str:
     after an upgrade, if it has a default that means what was done before. The default of a field
     that exists must never change: that would be a new revision of every spec that relies on it.
     """
-    served = spec.model_dump(
-        mode="json",
-        by_alias=True,
-        include=set(_SERVED),
-        exclude_none=True,
-        exclude_defaults=True,
-    )
+    served = served_part(spec)
     text = json.dumps(served, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     number = int.from_bytes(hashlib.sha256(text.encode()).digest())
     letters = []
