@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.sidecar.config import Breaker, Fallback, Inputs, Observed, Target
+from crossfade.sidecar.connection import SEND_SECONDS
 from crossfade.sidecar.documents import Unreadable, parse_request
 from crossfade.sidecar.looker import HERE_BYTES, Looker
 from crossfade.sidecar.messages import Request
 from crossfade.sidecar.room import HELD_BODIES, SMALL_BYTES, Room
-from crossfade.sidecar.server import SEND_SECONDS
 from tests.unit.test_sidecar_proxy import BAD, GOOD, SCHEMA, answer, ask, post, sidecar
 from tests.unit.wires import (
     MAX_BODY,

@@ -11,6 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
+from crossfade.sidecar.connection import (
+    HEAD_SECONDS,
+    IDLE_SECONDS,
+    LINGER_SECONDS,
+    SEND_SECONDS,
+    Connection,
+)
 from crossfade.sidecar.exchange import (
     BODY_SECONDS,
     BUFFERED_BYTES,
@@ -21,15 +28,7 @@ from crossfade.sidecar.exchange import (
 from crossfade.sidecar.framing import MAX_HEAD_BYTES
 from crossfade.sidecar.messages import Answer, Request
 from crossfade.sidecar.room import Rooms
-from crossfade.sidecar.server import (
-    HEAD_SECONDS,
-    IDLE_SECONDS,
-    LINGER_SECONDS,
-    SEND_SECONDS,
-    Connection,
-    Server,
-    whole,
-)
+from crossfade.sidecar.server import Server, whole
 from tests.unit.wires import dialled, on_both_loops, read_message, said, serving, until
 
 
@@ -465,7 +464,7 @@ async def test_a_body_that_nobody_waits_for_is_not_slow() -> None:
 
 @on_both_loops
 async def test_a_connection_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossfade.sidecar.server.MAX_CONNECTIONS", 2)
+    monkeypatch.setattr("crossfade.sidecar.connection.MAX_CONNECTIONS", 2)
     handler = Handler()
     async with (
         serving(handler) as server,
