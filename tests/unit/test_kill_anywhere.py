@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from crossfade.evidence.verdicts import Verdict
-from tests.unit.world import Killed, World, guarded, healthy_world, manifest
+from crossfade.workload.record import read_record
+from crossfade.webhooks.client import Answer
+from tests.unit.world import Killed, Posted, World, guarded, healthy_world, manifest
 
 
 async def first_version() -> World:
@@ -99,6 +102,36 @@ async def way_out_that_is_mended() -> World:
     return world
 
 
+async def three_versions() -> World:
+    world = await healthy_world()
+    for version in ("2.0.0", "3.0.0"):
+        world.apply(manifest(version))
+        await world.run_until(lambda v=version: (world.phase, world.stable) == ("Healthy", v))
+        await world.settle()
+    return world
+
+
+async def undone_version() -> World:
+    world = await three_versions()
+    world.order("undo")
+    return world
+
+
+async def undone_in_probation() -> World:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    world.order("undo")
+    return world
+
+
+async def retried_after_undo() -> World:
+    world = await undone_version()
+    await world.run_until(lambda: (world.phase, world.stable) == ("RolledBack", "2.0.0"))
+    world.order("retry")
+    return world
+
+
 SCENARIOS: dict[str, tuple[Callable[[], Awaitable[World]], str, str]] = {
     "first version": (first_version, "Healthy", "1.0.0"),
     "good version": (good_version, "Healthy", "2.0.0"),
@@ -112,12 +145,25 @@ SCENARIOS: dict[str, tuple[Callable[[], Awaitable[World]], str, str]] = {
     "good version with fallback": (good_version_with_fallback, "Healthy", "2.0.0"),
     "version without a way out": (version_without_a_way_out, "RolledBack", "1.0.0"),
     "way out that is mended": (way_out_that_is_mended, "Healthy", "2.0.0"),
+    "told and gated version": (told_and_gated_version, "Healthy", "2.0.0"),
+    "told of a bad version": (told_of_a_bad_version, "RolledBack", "1.0.0"),
+    "undone version": (undone_version, "RolledBack", "2.0.0"),
+    "undone in probation": (undone_in_probation, "RolledBack", "1.0.0"),
+    "retried after undo": (retried_after_undo, "Healthy", "3.0.0"),
 }
 
 
 def end_of(world: World) -> dict[str, Any]:
     """Return what must be the same however often the operator died."""
     kinds = sorted(f"{r.kind} {r.name}" for r in world.cluster.objects)
+    revisions = [
+        (r.number, r.version, r.promoted_at is not None, r.reason)
+        for r in map(read_record, world.revisions)
+        if r is not None
+    ]
+    told = {
+        it.body["data"]["reason"] for it in world.outside.posted if it.address == "http://hook"
+    }
     rejected = [(r["version"], r["reason"]) for r in world.status.get("rejected", ())]
     return {
         "phase": world.phase,
@@ -125,6 +171,10 @@ def end_of(world: World) -> dict[str, Any]:
         "shares": world.shares,
         "objects": kinds,
         "rejected": rejected,
+        "told": told,
+        "still to be told": world.status.get("notices"),
+        "gates": world.status.get("gates"),
+        "revisions": revisions,
         "roles": {
             n: d["metadata"]["labels"]["crossfade.dev/role"] for n, d in world.deployments.items()
         },
