@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -12,8 +11,7 @@ import pytest
 
 from crossfade.evidence.verdicts import Verdict
 from crossfade.workload.record import read_record
-from crossfade.webhooks.client import Answer
-from tests.unit.world import Killed, Posted, World, guarded, healthy_world, manifest
+from tests.unit.world import Killed, World, guarded, healthy_world, manifest
 
 
 async def first_version() -> World:
@@ -132,6 +130,32 @@ async def retried_after_undo() -> World:
     return world
 
 
+async def told_and_gated_version() -> World:
+    """The receiver answers 503 at first; the gate says no until its no is written down."""
+    world = await healthy_world()
+
+    def answer(posted: Posted) -> Answer:
+        if posted.address == "http://hook":
+            known = [it for it in world.outside.posted if it.body["id"] == posted.body["id"]]
+            return Answer(503 if len(known) == 1 else 200)
+        refused = bool(world.status.get("gates"))
+        return Answer(200, b'{"allowed": true}' if refused else b'{"allowed": false}')
+
+    world.outside.answer = answer
+    hook = {"name": "hook", "webhook": {"address": "http://hook"}}
+    gate = {"name": "freeze", "webhook": {"address": "http://gate"}}
+    body = manifest("2.0.0", notifications=[hook])
+    body["spec"]["rollout"]["gates"] = [gate]
+    world.apply(body)
+    return world
+
+
+async def told_of_a_bad_version() -> World:
+    world = await told_and_gated_version()
+    world.analyst.verdicts["2.0.0"] = Verdict.HARM
+    return world
+
+
 SCENARIOS: dict[str, tuple[Callable[[], Awaitable[World]], str, str]] = {
     "first version": (first_version, "Healthy", "1.0.0"),
     "good version": (good_version, "Healthy", "2.0.0"),
@@ -161,9 +185,7 @@ def end_of(world: World) -> dict[str, Any]:
         for r in map(read_record, world.revisions)
         if r is not None
     ]
-    told = {
-        it.body["data"]["reason"] for it in world.outside.posted if it.address == "http://hook"
-    }
+    told = {it.body["data"]["reason"] for it in world.outside.posted if it.address == "http://hook"}
     rejected = [(r["version"], r["reason"]) for r in world.status.get("rejected", ())]
     return {
         "phase": world.phase,
