@@ -12,7 +12,7 @@ from typing import Final
 
 from crossfade.core.actions import Scale
 from crossfade.core.turn import Turn
-from crossfade.core.webhook_gates import closed_webhook
+from crossfade.core.webhook_gates import closed_webhook, is_asked
 from crossfade.evidence.verdicts import Verdict
 
 Gate = Callable[[Turn], str | None]
@@ -54,10 +54,13 @@ def evidence(turn: Turn) -> str | None:
     """Every metric must be healthy; a person may overrule what is missing, never harm."""
     if turn.spec.analysis is None or is_waved_through(turn):
         return None
-    if turn.seen.answers is None:
+    answers = turn.seen.answers
+    if answers is None and is_asked(turn, next_weight(turn)):
+        answers = turn.seen.current_answers  # looks are seldom; this turn may be about an answer
+    if answers is None:
         return "waits for the next look at the metrics"
     for verdict in (Verdict.UNAVAILABLE, Verdict.NOT_ENOUGH_DATA):
-        for answer in turn.seen.answers:
+        for answer in answers:
             if answer.verdict is verdict:
                 return f"{answer.name}: {answer.message}"
     return None

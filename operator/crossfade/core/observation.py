@@ -158,6 +158,8 @@ class Observation:
     """Canary pods that each weight of the ladder needs, by percent; 100 is the full capacity."""
     answers: tuple[MetricAnswer, ...] | None = None
     """The metrics of this look; None when none was due."""
+    current_answers: tuple[MetricAnswer, ...] | None = None
+    """The newest answers since the present weight is in force, also if they were decided upon."""
     known_answers: tuple[MetricAnswer, ...] | None = None
     """The answers of the newest look of this process; None when it took none yet."""
     narrowed: tuple[str, ...] | None = None

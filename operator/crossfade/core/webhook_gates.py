@@ -39,6 +39,13 @@ def gates_before(spec: ModelDeploymentSpec, weight: int) -> tuple[Gate, ...]:
     return tuple(g for g in spec.rollout.gates or () if g.from_weight_percent <= weight)
 
 
+def is_asked(turn: Turn, weight: int) -> bool:
+    """Tell whether gates were asked for this weight: when they were, nothing else held it."""
+    answers = turn.seen.gate_answers
+    wanted = turn.canary.revision, weight
+    return answers is not None and (answers.revision, answers.weight) == wanted
+
+
 def keep_answers(turn: Turn) -> None:
     """What was said is about one weight of one rollout, by gates that the spec names."""
     if not turn.status.gates:
@@ -56,7 +63,7 @@ def keep_answers(turn: Turn) -> None:
 
 def _said(turn: Turn, weight: int) -> Mapping[str, GateStatus]:
     answers = turn.seen.gate_answers
-    if answers is None or (answers.revision, answers.weight) != (turn.canary.revision, weight):
+    if answers is None or not is_asked(turn, weight):
         return {}
     return {said.name: said for said in answers.said}
 

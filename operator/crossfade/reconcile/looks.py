@@ -102,12 +102,18 @@ class Looks:
 
         Answers from before the present weight was in force count only when they are of harm.
         """
-        looks, answers = self._of(subject.key), self.known(subject)
-        if answers is None or not looks.unused or looks.subject is None:
+        answers = self.known(subject)
+        if answers is None or not self._of(subject.key).unused:
             return None
-        same_weight = looks.subject.in_force_at == subject.in_force_at
         harm = any(a.verdict is Verdict.HARM for a in answers)
-        return answers if same_weight or harm else None
+        return answers if harm else self.current(subject)
+
+    def current(self, subject: Subject) -> Answers | None:
+        """Return the newest answers if they are about the present weight."""
+        looked_at = self._of(subject.key).subject
+        answers = self.known(subject)
+        same_weight = looked_at is not None and looked_at.in_force_at == subject.in_force_at
+        return answers if same_weight else None
 
     def use(self, key: NamespacedName) -> None:
         """Note that the newest answers have been decided upon, and that it was carried out."""

@@ -158,6 +158,7 @@ def _observe(
         address=_address(store, owner),
         needed=_needed(spec, status, workloads, router),
         answers=looks.fresh(subject) if subject is not None else None,
+        current_answers=looks.current(subject) if subject is not None else None,
         known_answers=looks.known(subject) if subject is not None else None,
         narrowed=narrowed_by_canary(store, key, status),
         drills=drills,
