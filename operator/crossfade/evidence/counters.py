@@ -32,6 +32,8 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import msgspec
+
 MIN_SILENCE_MS: Final = 15_000
 """A pod without a sample for this long, or for three scrapes, is not taken as scraped any more."""
 
@@ -58,8 +60,7 @@ class Side(StrEnum):
     STABLE = "stable"
 
 
-@dataclass(slots=True)
-class Series:
+class Series(msgspec.Struct, gc=False):
     """Raw samples of one counter of one pod, oldest first."""
 
     side: Side
@@ -89,6 +90,14 @@ class Increment(NamedTuple):
 
 
 @dataclass(slots=True)
+class _Sample:
+    """A series' newest sample."""
+
+    at: int
+    value: int
+
+
+@dataclass(slots=True)
 class _Pod:
     """When one pod was scraped, and what it had counted."""
 
@@ -98,8 +107,8 @@ class _Pod:
     scrapes: deque[int] = field(default_factory=lambda: deque(maxlen=SCRAPES_KEPT))
     spacing: int = 0
     """The median distance of the latest scrapes; 0 before the second one."""
-    newest: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """The newest sample by series: its time and value."""
+    newest: dict[str, _Sample] = field(default_factory=dict)
+    """By series."""
 
     @property
     def last(self) -> int:
@@ -147,7 +156,8 @@ class CounterFold:
     def known(self, owner: tuple[Side, str], key: str) -> int:
         """Return the time of a series' newest sample that was taken in; -1: none was."""
         pod = self._pods.get(owner)
-        return pod.newest.get(key, _NEVER)[0] if pod is not None else _NEVER[0]
+        newest = pod.newest.get(key) if pod is not None else None
+        return newest.at if newest is not None else -1
 
     def add(self, series: Iterable[Series]) -> list[Increment]:
         """Take in samples and return what they add, in no particular order."""
@@ -189,26 +199,25 @@ class CounterFold:
         tallies: dict[tuple[int, int, bool], dict[str, int]],
     ) -> None:
         """Add what a series counted to the tallies, by start, end and whether it is partial."""
-        last = pod.newest.get(one.key)
+        newest = pod.newest.get(one.key)
         counts_after = pod.counts_after
         for at, raw in one.samples:
-            if not 0 <= raw < math.inf or (last is not None and at <= last[0]):
+            if not 0 <= raw < math.inf or (newest is not None and at <= newest.at):
                 continue
             value = round(raw)
-            if last is None:
+            if newest is None:
                 start = timeline[max(bisect_left(timeline, at) - 1, 0)]
                 delta = value if self._counts_from_zero(one.side, at, pod.first) else 0
+                newest = pod.newest[one.key] = _Sample(at, value)
             else:
-                start = last[0]
-                delta = value - last[1] if value >= last[1] else value
-            last = (at, value)
+                start = newest.at
+                delta = value - newest.value if value >= newest.value else value
+                newest.at, newest.value = at, value
             if delta and at > counts_after and (start >= counts_after or not self._warmup):
                 partial = start < counts_after or start == at
                 tally = tallies.setdefault((start, at, partial), {})
                 for what, each in one.adds.items():
                     tally[what] = tally.get(what, 0) + each * delta
-        if last is not None:
-            pod.newest[one.key] = last
 
     def _counts_from_zero(self, side: Side, at: int, pod_first: int) -> bool:
         return at > pod_first or (side is Side.CANARY and self._canary_is_new)
@@ -262,9 +271,6 @@ class CounterFold:
                 reach.covered[side] = min(reach.covered.get(side, pod.last), pod.last)
                 reach.spacing = max(reach.spacing, pod.spacing)
         return reach
-
-
-_NEVER: Final = (-1, 0)
 
 
 def silence_after(spacing: int) -> int:

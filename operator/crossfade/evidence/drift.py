@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from crossfade.evidence.counters import CATEGORY, REQUESTS
@@ -331,6 +332,7 @@ def _over(names: list[str], span: Tally) -> list[int]:
     return [*counts, sum(span.values()) - sum(counts)]
 
 
+@lru_cache(maxsize=4096)
 def _place(name: str) -> tuple[float, str]:
     try:
         return float(name), name

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from crossfade.evidence.kernel import Tolerance, bet_on, log_e
@@ -484,7 +484,7 @@ class LimitTest:
         return Window(
             begun_at=mark.at,
             canary=minus(self._canary, mark.canary),
-            stable=bounded(replace(stable, bad=bad)),
+            stable=bounded(Counts(stable.requests, bad)),
             canary_whole=minus(self._whole, mark.whole),
         )
 
@@ -513,4 +513,4 @@ def bounded(counts: Counts) -> Counts:
     """
     if 0 <= counts.bad <= counts.requests:
         return counts
-    return replace(counts, bad=min(max(counts.bad, 0), max(counts.requests, 0)))
+    return Counts(counts.requests, min(max(counts.bad, 0), max(counts.requests, 0)))

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, Self, TypeVar
 
+import msgspec
+
 from crossfade.evidence.counters import REQUESTS, CounterFold, Increment, Series, Side
 
 CELL_MS: Final = 1_000
@@ -56,8 +58,7 @@ def add_to(tally: Tally, more: Mapping[str, int]) -> None:
         tally[what] = tally.get(what, 0) + amount
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(msgspec.Struct, frozen=True, gc=False):
     """What was counted in one cell of the grid."""
 
     number: int
@@ -129,37 +130,32 @@ class Pairing:
 
 @dataclass(slots=True)
 class _OpenCell:
-    """What was counted so far in a cell that may get more: the canary's by the time of its end."""
+    """What was counted so far in a cell that may get more."""
 
     stable: Tally = field(default_factory=dict)
-    canary: dict[tuple[int, int], tuple[Tally, Tally]] = field(default_factory=dict)
-    """By the end and the start: all, and without partial increments."""
+    canary: list[Increment] = field(default_factory=list)
+    """One by one: how many of them count is up to how far stable is known."""
 
     def add(self, one: Increment) -> None:
         """Take in an increment."""
         if one.side is Side.STABLE:
             add_to(self.stable, one.tally)
-            return
-        every, whole = self.canary.setdefault((one.end, one.start), ({}, {}))
-        add_to(every, one.tally)
-        if not one.partial:
-            add_to(whole, one.tally)
+        else:
+            self.canary.append(one)
 
     def requests_after(self, at: int) -> int:
         """Return the canary's requests by samples after a time."""
-        return sum(
-            every.get(REQUESTS, 0) for (end, _), (every, _) in self.canary.items() if end > at
-        )
+        return sum(one.tally.get(REQUESTS, 0) for one in self.canary if one.end > at)
 
     def up_to(self, number: int, horizon: int | None, compared_from: int) -> Cell:
         """Return the cell with the canary's samples up to the horizon."""
         canary: Tally = {}
         canary_whole: Tally = {}
-        for (end, start), (every, whole) in self.canary.items():
-            if horizon is None or end <= horizon:
-                add_to(canary, every)
-                if start >= compared_from:
-                    add_to(canary_whole, whole)
+        for one in self.canary:
+            if horizon is None or one.end <= horizon:
+                add_to(canary, one.tally)
+                if one.start >= compared_from and not one.partial:
+                    add_to(canary_whole, one.tally)
         return Cell(number, canary, canary_whole, self.stable)
 
 

@@ -190,15 +190,26 @@ def _chunks(waiting: Sequence[_Asked]) -> Iterable[list[_Asked]]:
 def union(questions: list[Question]) -> Selector:
     """Return the selector of all the pods; the labels are the same in all questions."""
     selector = questions[0].selector
-    wanted = [q.pods for q in questions if q.pods is not None]
-    if not wanted:
-        return selector
+    wanted = _wanted(questions)
+    for matcher in _matchers(wanted) if wanted else ():
+        selector = selector.matching(matcher)
+    return selector
+
+
+def _wanted(questions: Iterable[Question]) -> tuple[Pods, ...]:
+    return tuple(q.pods for q in questions if q.pods is not None)
+
+
+@lru_cache(maxsize=16)
+def _matchers(wanted: tuple[Pods, ...]) -> list[Matcher]:
+    """Return what all the pods match."""
     how = wanted[0]
-    if how.namespace_label is not None:
-        namespaces = sorted({pods.namespace for pods in wanted})
-        selector = selector.matching(Matcher(how.namespace_label, "=~", any_of(namespaces)))
     start = any_of(sorted({mark for pods in wanted for mark in pods.marks}))
-    return selector.matching(Matcher(how.label, "=~", f"{how.before}({start}).*"))
+    matchers = [Matcher(how.label, "=~", f"{how.before}({start}).*")]
+    if how.namespace_label is not None:
+        namespaces = any_of(sorted({pods.namespace for pods in wanted}))
+        matchers.insert(0, Matcher(how.namespace_label, "=~", namespaces))
+    return matchers
 
 
 def marked(value: str, mark: str, before: str) -> bool:
@@ -250,11 +261,11 @@ _owners: Final = lru_cache(maxsize=16)(Owners)
 
 def _split(questions: list[Question], answer: list[RawSeries]) -> list[list[RawSeries]]:
     """Return each question's part of a common answer."""
-    asked = tuple(q.pods for q in questions if q.pods is not None)
-    if not asked:
+    wanted = _wanted(questions)
+    if not wanted:
         return [answer for _ in questions]
     shares: list[list[RawSeries]] = [[] for _ in questions]
-    whose = _owners(asked).of
+    whose = _owners(wanted).of
     for series in answer:
         for i in whose(series.labels):
             shares[i].append(series)

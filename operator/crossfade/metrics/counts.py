@@ -58,8 +58,10 @@ class CountersReading:
 
     async def read(self, portion: Portion) -> list[Series]:
         """See :class:`~crossfade.metrics.folds.Reading`."""
-        rows = [(term, row) for term in self._terms for row in await portion.series(term.selector)]
-        return counters(portion, rows)
+        taken: list[Series] = []
+        for term in self._terms:
+            taken += counters(portion, term, await portion.series(term.selector))
+        return taken
 
     def forget(self) -> None:
         """See :class:`~crossfade.metrics.folds.Reading`."""
@@ -68,10 +70,10 @@ class CountersReading:
         """See :class:`~crossfade.metrics.folds.Reading`."""
 
 
-def counters(portion: Portion, rows: Iterable[tuple[Term, Row]]) -> list[Series]:
-    """Return what is new of the series of terms, as evidence takes it."""
+def counters(portion: Portion, term: Term, rows: Iterable[Row]) -> list[Series]:
+    """Return what is new of the series of a term, as evidence takes it."""
     taken = []
-    for term, row in rows:
+    for row in rows:
         news = portion.news(row)
         if news:
             (side, pod), key, _ = row
@@ -118,24 +120,26 @@ class LatencyReading:
     async def read(self, portion: Portion) -> list[Series]:
         """See :class:`~crossfade.metrics.folds.Reading`."""
         native: list[Row] = []
-        classic: list[tuple[Term, Row]] = []
+        classic: list[tuple[Term, list[Row]]] = []
         asked = self._kinds.asked
         if Kind.NATIVE in asked:
             native = await portion.histograms(self._base)
         if Kind.CLASSIC in asked:
-            for term in self._terms:
-                classic += [(term, row) for row in await portion.series(term.selector)]
+            classic = [(term, await portion.series(term.selector)) for term in self._terms]
         owners = {
             Kind.NATIVE: {owner for owner, _, _ in native},
-            Kind.CLASSIC: {owner for _, (owner, _, _) in classic},
+            Kind.CLASSIC: {owner for _, rows in classic for owner, _, _ in rows},
         }
         kind = self._kinds.find(owners, portion.arms.sides)
         if kind is Kind.NATIVE:
             return self._read_native(native)
         self._kind = kind
-        for term, (owner, _, _) in classic:
-            (self._bordered if term.bad < 0 else self._counted).add(owner)
-        return counters(portion, classic)
+        taken: list[Series] = []
+        for term, rows in classic:
+            having = self._bordered if term.bad < 0 else self._counted
+            having.update(owner for owner, _, _ in rows)
+            taken += counters(portion, term, rows)
+        return taken
 
     def forget(self) -> None:
         """See :class:`~crossfade.metrics.folds.Reading`."""
