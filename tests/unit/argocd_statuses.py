@@ -265,6 +265,41 @@ async def rolled_back_left() -> World:
     return world
 
 
+async def two_versions() -> World:
+    """Return a world in which a second version serves, and the first is remembered."""
+    world = await reached("Probation")
+    await world.run_until(lambda: world.phase == "Healthy")
+    await world.settle()
+    return world
+
+
+async def undoing() -> World:
+    """A person ordered undo; the version before is rolled out, and Git asks for the present one."""
+    world = await two_versions()
+    world.analyst.verdicts["1.0.0"] = Verdict.NOT_ENOUGH_DATA
+    world.order("undo")
+    await world.run_until(lambda: world.phase == "Progressing")
+    await world.run(30)
+    return world
+
+
+async def probation_undone() -> World:
+    """The version before is stable again, and Git asks for the one after it."""
+    world = await two_versions()
+    world.order("undo")
+    await world.run_until(lambda: world.phase == "Probation")
+    await world.settle()
+    return world
+
+
+async def rolled_back_undone() -> World:
+    """The version before serves again, and Git still asks for the one that was undone."""
+    world = await probation_undone()
+    await world.run_until(lambda: world.phase == "RolledBack")
+    await world.settle()
+    return world
+
+
 async def stable_not_ready() -> World:
     """The only version lost its pods."""
     world = await healthy_world()
@@ -328,6 +363,9 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         rolled_back_by_person,
         rolled_back_not_ready,
         rolled_back_left,
+        undoing,
+        probation_undone,
+        rolled_back_undone,
         stable_not_ready,
         invalid_spec,
         write_failed,
@@ -358,6 +396,7 @@ ACTED: Final[Mapping[str, tuple[str, Scenario, Callable[[Manifest], None]]]] = {
     "promoted_full": ("promote-full", progressing, ordered("promoteFull")),
     "aborted": ("abort", probation, ordered("abort")),
     "retried": ("retry", rolled_back, ordered("retry")),
+    "undone": ("undo", probation, ordered("undo")),
     "paused": ("pause", paused_for_person, held(paused=True)),
     "resumed": ("resume", paused_by_spec, held(paused=False)),
 }

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(900)  # the first run builds the program that r
 
 HEALTH_TESTS = read(CUSTOMIZATION, "health_test.yaml")["tests"]
 ACTION_TEST = read(CUSTOMIZATION, "actions/action_test.yaml")
-ORDERS = ("promote", "promote-full", "abort", "retry")
+ORDERS = ("promote", "promote-full", "abort", "retry", "undo")
 
 
 def everything() -> dict[str, Manifest]:
@@ -102,6 +102,7 @@ async def test_the_operator_carries_out_what_is_offered_and_nothing_else(action:
     offered = discover(objects.values())
     returned = act(action, list(objects.values()))
     carried_out: dict[str, bool] = {}
+    alone: set[str] = set()
     for name, changed in zip(objects, returned, strict=True):
         world = await SCENARIOS[name]()
         take(world, changed)
@@ -109,10 +110,16 @@ async def test_the_operator_carries_out_what_is_offered_and_nothing_else(action:
         annotations = world.cluster.objects[REF]["metadata"]["annotations"]
         left = "crossfade.dev/command" in annotations
         carried_out[name] = not left and "CommandIgnored" not in world.reasons
+        if any("there is no earlier version" in note for _, note in world.cluster.events):
+            alone.add(name)
     expected = {n: not o[action]["disabled"] for n, o in zip(objects, offered, strict=True)}
     if action == "retry":
         # Possible before the version is gone, but then nobody sees yet what it was rejected for.
         expected["rolling_back"] = True
+    if action == "undo":
+        # An object does not say which versions there were before.
+        assert alone >= {"healthy", "rolled_back"}
+        expected |= dict.fromkeys(alone, False)
     assert carried_out == expected
 
 

@@ -97,6 +97,24 @@ def test_an_order_to_an_object_that_has_changed_is_not_given(kubectl: FakeKubect
     assert not asked().order(FOUND, "abort")
 
 
+def test_revisions_are_asked_for_by_label(kubectl: FakeKubectl) -> None:
+    log = kubectl(json.dumps({"items": [FOUND]}))
+    assert asked().revisions(FOUND) == [FOUND]
+    words = json.loads(log.read_text())
+    assert words[:2] == ["get", "controllerrevisions.apps"]
+    assert {"--namespace=ml", "--selector=crossfade.dev/name=fraud"} <= {*words}
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5", ""])
+def test_what_is_no_number_of_a_revision_is_asked_wrongly(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["undo", "fraud", f"--to-revision={number}"])
+    assert ended.value.code == 2
+    assert "is no number of a revision; write one such as 7" in capsys.readouterr().err
+
+
 def test_a_pause_changes_one_field(kubectl: FakeKubectl) -> None:
     log = kubectl()
     asked().set_paused(FOUND, paused=True)

@@ -408,14 +408,102 @@ def test_history_keeps_a_rejection_whose_event_is_gone(
     setting.start("RolledBack")
     options = argparse.Namespace(name=REF.name, output="json")
     history.show(options, setting.cluster)
-    told = [entry["reason"] for entry in json.loads(capsys.readouterr().out)]
+    told = [entry["reason"] for entry in json.loads(capsys.readouterr().out)["events"]]
     assert told.count("Rejected") == 0
     assert told.count("RollingBack") == 1
     setting.world.cluster.events.clear()
     history.show(options, setting.cluster)
-    (entry,) = json.loads(capsys.readouterr().out)
+    (entry,) = json.loads(capsys.readouterr().out)["events"]
     assert entry["reason"] == "Rejected"
     assert entry["message"].startswith("version 2.0.0 was taken back (MetricHarm): errors: ")
+
+
+def show_history(setting: Setting, output: str | None = None) -> None:
+    history.show(argparse.Namespace(name=REF.name, output=output), setting.cluster)
+
+
+def test_history_begins_with_the_revisions(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting.start("RolledBack")
+    setting.world.cluster.events.clear()
+    show_history(setting)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["REVISION", "VERSION", "HASH", "STARTED", "PROMOTED", "ENDED", "WHY"]
+    assert lines[1][:2] == ["1", "1.0.0"]
+    assert lines[1][-1] == "serves"
+    assert lines[2][:2] == ["2", "2.0.0"]
+    assert lines[2][-5:] == ["MetricHarm:", "errors:", "harm", "it", "is"]
+    assert lines[3] == []
+    assert lines[4] == ["TIME", "WHAT", "WHY"]
+
+
+def test_history_tells_programs_of_revisions_and_events(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting.start("Progressing")
+    show_history(setting, "json")
+    told = json.loads(capsys.readouterr().out)
+    stable, canary = told["revisions"]
+    assert (stable["number"], stable["version"]) == (1, "1.0.0")
+    assert "promotedAt" in stable
+    assert (canary["number"], canary["revision"]) == (
+        2,
+        setting.world.status["canary"]["revision"],
+    )
+    assert canary.keys() == {"number", "version", "revision", "startedAt"}
+    assert "RolloutStarted" in [event["reason"] for event in told["events"]]
+
+
+def test_history_without_the_right_to_read_revisions_tells_the_rest(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting.start("RolledBack")
+    setting.cluster.revisions_allowed = False
+    show_history(setting)
+    said = capsys.readouterr()
+    assert "you may not read ControllerRevisions" in said.err
+    assert said.out.startswith("TIME")
+    with pytest.raises(FailedError, match="not allowed"):
+        setting.order("undo")
+
+
+async def two_versions() -> World:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: (world.phase, world.stable) == ("Healthy", "2.0.0"))
+    await world.settle()
+    return world
+
+
+@pytest.mark.parametrize("verb", ["undo", "undo --to-revision 1"])
+def test_undo_goes_back_and_is_never_taken_for_a_promotion(
+    setting: Setting, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting.use(setting.runner.run(two_versions()))
+    assert setting.order(verb) == 0
+    assert "it goes back to an earlier version; now " in capsys.readouterr().out
+    with pytest.raises(FailedError, match=r"will not be promoted: .*\(Undone\)"):
+        setting.status(StringIO(), wait_for="promoted")
+    assert (setting.world.phase, setting.world.stable) == ("RolledBack", "1.0.0")
+
+
+def test_undo_to_a_revision_that_is_not_there_says_which_are(setting: Setting) -> None:
+    setting.use(setting.runner.run(two_versions()))
+    with pytest.raises(
+        FailedError, match=r"no revision 9; kept are 1 \(version 1.0.0\), 2 \(version 2.0.0\)"
+    ):
+        setting.order("undo --to-revision 9")
+
+
+def test_explain_knows_whether_there_is_an_earlier_version(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = argparse.Namespace(name=REF.name, output="json")
+    for world, allowed in ((healthy_world(), False), (two_versions(), True)):
+        setting.use(setting.runner.run(world))
+        explain.show(options, setting.cluster, setting.clock)
+        assert json.loads(capsys.readouterr().out)["orders"]["undo"]["allowed"] is allowed
 
 
 @pytest.mark.parametrize("phase", list(Phase))

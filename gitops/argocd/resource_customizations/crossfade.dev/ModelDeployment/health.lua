@@ -55,6 +55,16 @@ local function is_version_rejected(version)
   return false
 end
 
+-- Another version is rolled out in its place, by the order undo.
+local function is_undone(version)
+  for _, rejected in ipairs(status.rejected or {}) do
+    if rejected.version == version and rejected.instead ~= nil then
+      return true
+    end
+  end
+  return false
+end
+
 local function does_harm()
   for _, metric in ipairs(status.metrics or {}) do
     if metric.verdict == "harm" then
@@ -80,6 +90,12 @@ if phase == "RollingBack" and canary.version == asked and is_rejected(canary.rev
   return {
     status = "Degraded",
     message = "version " .. canary.version .. " is being taken back: " .. message,
+  }
+end
+if phase == "Probation" and is_undone(asked) and stable ~= asked then
+  return {
+    status = "Degraded",
+    message = "version " .. asked .. ", which is asked for, was undone: " .. message,
   }
 end
 if phase == "Probation" and does_harm() then

@@ -10,13 +10,18 @@ for _, condition in ipairs(status.conditions or {}) do
 end
 local paused = obj.spec.rollout ~= nil and obj.spec.rollout.paused == true
 
-local rejected = false
+local rejected, undone = false, false
 for _, it in ipairs(status.rejected or {}) do
-  rejected = rejected or it.version == obj.spec.model.version
+  if it.version == obj.spec.model.version then
+    rejected = true
+    undone = undone or it.instead ~= nil
+  end
 end
 
 local on_a_step = phase == "Progressing" or phase == "Paused"
 local before_promotion = phase == "Preparing" or on_a_step
+-- Whether there is an earlier version, only the operator knows.
+local without_canary = phase == "Healthy" or phase == "RolledBack" or phase == "Probation"
 local with_two_versions = before_promotion or phase == "Promoting" or phase == "Probation"
 
 return {
@@ -46,8 +51,13 @@ return {
     ["iconClass"] = "fa fa-fw fa-play-circle",
   },
   ["retry"] = {
-    ["disabled"] = phase ~= "RolledBack" or not rejected,
+    ["disabled"] = phase == "InvalidSpec" or not undone and (phase ~= "RolledBack" or not rejected),
     ["displayName"] = "Retry: roll the rejected version out again",
     ["iconClass"] = "fa fa-fw fa-redo",
+  },
+  ["undo"] = {
+    ["disabled"] = not without_canary,
+    ["displayName"] = "Undo: go back to the version before",
+    ["iconClass"] = "fa fa-fw fa-history",
   },
 }
