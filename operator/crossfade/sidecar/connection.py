@@ -34,7 +34,7 @@ from crossfade.sidecar.framing import (
     with_length,
     write_head,
 )
-from crossfade.sidecar.room import Place
+from crossfade.sidecar.room import Rooms
 
 if TYPE_CHECKING:
     from crossfade.sidecar.server import Server
@@ -182,9 +182,10 @@ class Connection(asyncio.Protocol):
         """Whether the connection ends with the next answer."""
         return self.server.is_draining
 
-    async def place(self, size: int) -> Place:
-        """Wait for the room for bytes that stay in memory while the request is under way."""
-        return await self.server.rooms.place(size)
+    @property
+    def rooms(self) -> Rooms:
+        """Where bodies are held."""
+        return self.server.rooms
 
     def write(self, data: bytes) -> None:
         """Send."""

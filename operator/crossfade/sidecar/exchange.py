@@ -19,7 +19,7 @@ from crossfade.sidecar.framing import (
     write_trailers,
 )
 from crossfade.sidecar.messages import HOP_BY_HOP, Answer, Headers
-from crossfade.sidecar.room import SMALL_BYTES, Place
+from crossfade.sidecar.room import SMALL_BYTES, Place, Rooms
 
 BUFFERED_BYTES: Final = 256 * 1024
 """More of a body than this is not read from the connection before it is wanted."""
@@ -56,12 +56,9 @@ class Line(Protocol):
         """Whether the connection ends with the next answer."""
         ...
 
-    async def place(self, size: int) -> Place:
-        """Wait for the room for bytes that stay in memory while the request is under way.
-
-        Raises:
-            RefusedError: there was none for too long.
-        """
+    @property
+    def rooms(self) -> Rooms:
+        """Where bodies are held."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -190,11 +187,13 @@ class Exchange:
             size += len(piece)
             if length is None and size > SMALL_BYTES and len(self._places) == 1:
                 await self._hold(most - SMALL_BYTES)
-        self.let_go(keep=size)
+        if length is None:
+            self.let_go(keep=size)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _hold(self, size: int) -> None:
-        self._places.append(await self._line.place(size))
+        rooms = self._line.rooms
+        self._places.append(rooms.place_now(size) or await rooms.place(size))
 
     def let_go(self, keep: int = 0) -> None:
         """Give the body's place in memory back, but so much of it."""

@@ -38,7 +38,7 @@ class Why(StrEnum):
     """The body could not be looked into, for example because it is nested too deep."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Taken:
     """What was found in a body under one name."""
 
@@ -80,7 +80,8 @@ class Observer:
 
     def take(self, document: Document) -> None:
         """Observe a body. Nothing is raised: whatever it is, it has been served already."""
-        self.count(self.find(document))
+        for one in self._watched:
+            self._count(_take(one, document))
 
     def find(self, document: Document) -> tuple[Taken, ...]:
         """Return what is to be counted of a body. It may be called in a thread."""
@@ -89,13 +90,16 @@ class Observer:
     def count(self, found: Iterable[Taken]) -> None:
         """Count it."""
         for taken in found:
-            name = taken.of.name
-            if taken.of.type == "number":
-                self._metrics.observed_numbers(self._kind, name, taken.numbers)
-            else:
-                self._metrics.observed_labels(self._kind, name, taken.labels)
-            for why, amount in taken.missed.items():
-                self._metrics.unobserved(f"{self._kind}.{name}", why.value, amount)
+            self._count(taken)
+
+    def _count(self, taken: Taken) -> None:
+        name = taken.of.name
+        if taken.numbers:
+            self._metrics.observed_numbers(self._kind, name, taken.numbers)
+        if taken.labels:
+            self._metrics.observed_labels(self._kind, name, taken.labels)
+        for why, amount in taken.missed.items():
+            self._metrics.unobserved(f"{self._kind}.{name}", why.value, amount)
 
 
 def _take(one: _Watched, document: Document) -> Taken:

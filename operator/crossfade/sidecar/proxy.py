@@ -436,18 +436,19 @@ class Proxy:
         self._observe_answer(plan)
         if not plan.observed or plan.request is None:
             return
-        if is_large(plan.request):  # it is observed although the client has gone
-            await to_the_end(self._observe_request(plan, plan.request))
-        else:
-            await self._observe_request(plan, plan.request)
-
-    async def _observe_request(self, plan: _Plan, request: Request) -> None:
         assert self._features is not None  # noqa: S101 - else it is not observed
-        found: tuple[Taken, ...] | str | None = plan.found
         if plan.document is not None:
-            found = self._features.find(plan.document)
-        elif found is None:
-            found = await self._looker.look(request, self._find)
+            self._features.take(plan.document)
+        elif plan.found is not None:
+            self._features.count(plan.found)
+        elif is_large(plan.request):  # it is observed although the client has gone
+            await to_the_end(self._observe_request(plan.request))
+        else:
+            await self._observe_request(plan.request)
+
+    async def _observe_request(self, request: Request) -> None:
+        assert self._features is not None  # noqa: S101 - as above
+        found = await self._looker.look(request, self._find)
         if isinstance(found, str):
             self._metrics.unobserved("features", found)
         else:

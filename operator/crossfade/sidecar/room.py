@@ -105,18 +105,25 @@ class Rooms:
         """Bytes that are held, or promised to who sends them."""
         return self._small.taken + self._large.taken
 
+    def place_now(self, size: int) -> Place | None:
+        """Return a place for a body, or for the rest of one; None: there is none now."""
+        room = self._room_for(size)
+        return Place(room, size) if room.try_take(size) else None
+
     async def place(self, size: int) -> Place:
-        """Wait for a place for a body, or for the rest of one.
+        """Wait for one.
 
         Raises:
             RefusedError: there was none for too long.
         """
-        room = self._small if size <= SMALL_BYTES else self._large
-        if not room.try_take(size):
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
-                    await room.take(size)
-            except TimeoutError:
-                said = "too many large requests are under way; ask again in a second"
-                raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said) from None
+        room = self._room_for(size)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await room.take(size)
+        except TimeoutError:
+            said = "too many large requests are under way; ask again in a second"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said) from None
         return Place(room, size)
+
+    def _room_for(self, size: int) -> Room:
+        return self._small if size <= SMALL_BYTES else self._large

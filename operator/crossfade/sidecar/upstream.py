@@ -151,7 +151,7 @@ class UpstreamClient:
         elif body:
             data[0] += write_chunk(body) if head.chunked else body
         if rest is None and head.chunked:
-            data.append(write_trailers(trailers))
+            data[-1] += write_trailers(trailers)
         counted = _Counted(rest) if rest is not None else None
         pool = self._pool(host, port)
         connection = await pool.take()

@@ -314,7 +314,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._fed = 0
         waiter: asyncio.Future[UpstreamAnswer] = self._loop.create_future()
         self._waiter = waiter
-        self._transport.writelines(data)
+        if len(data) == 1:
+            self._transport.write(data[0])
+        else:
+            self._transport.writelines(data)
         if body is not None:
             self._pumping = self._loop.create_task(self._pump(body, chunked=head.chunked))
             self._pumping.add_done_callback(self._pumped)
