@@ -353,7 +353,7 @@ KEYWORDS: dict[str, list[Any]] = {
     "minContains": [0, 2],
     "unevaluatedProperties": [False, {"type": "integer"}],
     "unevaluatedItems": [False],
-    "$ref": ["#/$defs/d", "#"],
+    "$ref": ["#/$defs/d"],
 }
 SMALL = st.sampled_from(
     [True, False, {}, {"type": "integer"}, {"type": "string"}, {"minimum": 1}, {"enum": ["a", 1]}]
@@ -419,9 +419,6 @@ def test_what_the_old_schema_accepts_the_new_does_if_nothing_got_narrower(
     schemas: tuple[Schema, Schema], instances: list[Any]
 ) -> None:
     before, now = (jsonschema.Draft202012Validator(schema) for schema in schemas)
-    try:
-        lost = [one for one in instances if before.is_valid(one) and not now.is_valid(one)]
-    except RecursionError:  # "$ref": "#", which the library follows without end
-        lost = []
+    lost = [one for one in instances if before.is_valid(one) and not now.is_valid(one)]
     if lost:
         assert of_schemas(*schemas) != ()
