@@ -312,6 +312,32 @@ async def test_of_requests_that_are_given_up_nothing_stays_held() -> None:
 
 
 @on_both_loops
+async def test_who_has_a_part_of_the_room_never_waits_for_others_who_have() -> None:
+    """Bodies of unknown length that turn out to be a little larger than small ones."""
+    most = SMALL_BYTES + 1000
+    body = json.dumps({"age": 1}).encode().ljust(most)
+    head = post(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    chunk = b"%x\r\n" % most + body
+    model = Model()
+    async with (
+        AsyncExitStack() as open_,
+        sidecar(model, inputs=CHECKED, max_body_bytes=most) as made,
+    ):
+        rooms = made.server.rooms
+        clients = [await open_.enter_async_context(dialled(made.port)) for _ in range(16)]
+        for _, writer in clients:
+            writer.write(head + chunk[:100])
+        await until(lambda: rooms.small.taken == 16 * SMALL_BYTES)
+        assert rooms.small.place_now(SMALL_BYTES) is None
+        for _, writer in clients:
+            writer.write(chunk[100:] + b"\r\n0\r\n\r\n")
+        for reader, _ in clients:
+            assert (await read_message(reader))[0].startswith(b"HTTP/1.1 200 ")
+        assert len(model.seen) == 16
+        await until(lambda: rooms.taken == 0)
+
+
+@on_both_loops
 async def test_who_reads_no_answer_gets_no_other_one() -> None:
     size = 1_000_000
     async with (

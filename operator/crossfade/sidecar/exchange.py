@@ -192,8 +192,10 @@ class Exchange:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _hold(self, size: int) -> None:
-        rooms = self._line.rooms
-        self._places.append(rooms.place_now(size) or await rooms.place(size))
+        # Who has a part in the one room waits in the other: nobody waits for himself.
+        is_small = size <= SMALL_BYTES and not self._places
+        room = self._line.rooms.small if is_small else self._line.rooms.large
+        self._places.append(room.place_now(size) or await room.place(size))
 
     def let_go(self, keep: int = 0) -> None:
         """Give the body's place in memory back, but so much of it."""

@@ -198,10 +198,9 @@ class Chain:
         if head.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             answer.abandon()
             return _Failure("serverError", f"the golden request got {head.status}", head.status)
-        length = head.length or 0
-        if not answer.is_short or not self._room.try_take(length):
+        place = self._room.place_now(head.length or 0) if answer.is_short else None
+        if place is None:
             return TargetAnswer(target.name, Answer(head.status, head.headers, b""), rest=answer)
-        place = Place(self._room, length)
         try:
             body = await answer.read_all()
         except BaseException:

@@ -320,7 +320,7 @@ class Proxy:
         if plan.request is not None:
             body = plan.request.body
         elif exchange.complete:
-            body = await exchange.read_all()
+            body = await exchange.read()
         else:
             exchange.relays_continue = True
         return await self._client.begin(
@@ -365,11 +365,9 @@ class Proxy:
 
     def _holds(self, plan: _Plan, answer: UpstreamAnswer) -> bool:
         """Take a place for an answer, if it may be held until it is whole."""
-        length = answer.head.length or 0
-        if not answer.is_short or not self._room.try_take(length):
-            return False
-        plan.place = Place(self._room, length)
-        return True
+        if answer.is_short:
+            plan.place = self._room.place_now(answer.head.length or 0)
+        return plan.place is not None
 
     def _failure(self, error: OSError) -> _Failure:
         if isinstance(error, TimeoutError):

@@ -28,6 +28,21 @@ _LEAST_BYTES: Final = 4 * 1024 * 1024
 """For small bodies, however small the largest one may be."""
 
 
+class Place:
+    """What one body has of a room, or one answer."""
+
+    __slots__ = ("_room", "size")
+
+    def __init__(self, room: Room, size: int) -> None:
+        self._room = room
+        self.size = size
+
+    def shrink(self, size: int) -> None:
+        """Keep so much of it."""
+        self._room.give(self.size - size)
+        self.size = size
+
+
 class Room:
     """So many bytes, taken and given back."""
 
@@ -62,6 +77,24 @@ class Room:
             self._hand_out()
             raise
 
+    def place_now(self, size: int) -> Place | None:
+        """Return a place; None: there is none now."""
+        return Place(self, size) if self.try_take(size) else None
+
+    async def place(self, size: int) -> Place:
+        """Wait for a place for a body, or for the rest of one.
+
+        Raises:
+            RefusedError: there was none for too long.
+        """
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self.take(size)
+        except TimeoutError:
+            said = "too many large requests are under way; ask again in a second"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said) from None
+        return Place(self, size)
+
     def give(self, size: int) -> None:
         """Give bytes back."""
         self._free += size
@@ -78,52 +111,15 @@ class Room:
             self._waiting.popleft()
 
 
-class Place:
-    """What one body has of a room."""
-
-    __slots__ = ("_room", "size")
-
-    def __init__(self, room: Room, size: int) -> None:
-        self._room = room
-        self.size = size
-
-    def shrink(self, size: int) -> None:
-        """Keep so much of it."""
-        self._room.give(self.size - size)
-        self.size = size
-
-
 class Rooms:
-    """Of the bodies of requests that are held whole: one room for small ones, one for large."""
+    """Of the bodies of requests that are held whole."""
 
     def __init__(self, max_body_bytes: int) -> None:
-        self._small = Room(max(max_body_bytes, _LEAST_BYTES))
-        self._large = Room((HELD_BODIES - 1) * max_body_bytes)
+        self.small = Room(max(max_body_bytes, _LEAST_BYTES))
+        """For bodies up to SMALL_BYTES, and as much of those whose length is not known."""
+        self.large = Room((HELD_BODIES - 1) * max_body_bytes)
 
     @property
     def taken(self) -> int:
         """Bytes that are held, or promised to who sends them."""
-        return self._small.taken + self._large.taken
-
-    def place_now(self, size: int) -> Place | None:
-        """Return a place for a body, or for the rest of one; None: there is none now."""
-        room = self._room_for(size)
-        return Place(room, size) if room.try_take(size) else None
-
-    async def place(self, size: int) -> Place:
-        """Wait for one.
-
-        Raises:
-            RefusedError: there was none for too long.
-        """
-        room = self._room_for(size)
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await room.take(size)
-        except TimeoutError:
-            said = "too many large requests are under way; ask again in a second"
-            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said) from None
-        return Place(room, size)
-
-    def _room_for(self, size: int) -> Room:
-        return self._small if size <= SMALL_BYTES else self._large
+        return self.small.taken + self.large.taken
