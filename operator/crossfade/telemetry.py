@@ -50,7 +50,7 @@ CANCELLED: Final = "Cancelled"
 SUPERSEDED: Final = "Superseded"
 REASONS: Final = (
     "Aborted", CANCELLED, "DeadlineExceeded", "FallbackNotDrilled", "MetricHarm", "NotReady",
-    SUPERSEDED, "Unstable",
+    SUPERSEDED, "Undone", "Unstable",
 )  # fmt: skip
 """Why the core takes a version back. They are there as 0 from the start: Prometheus does not see a
 first increase."""

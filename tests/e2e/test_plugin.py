@@ -121,11 +121,67 @@ def test_a_rollout_is_steered_by_somebody_who_may_edit_its_namespace(
         editor.ok("status", "fraud", "--wait-for", "promoted", "--timeout", "2m")
     assert not stats.lost(), stats.lost()
     assert rollout.status["stable"]["version"] == "2.0.0"
-    told = [event["message"] for event in json.loads(editor.ok("history", "fraud", "-o", "json"))]
+    told = [event["message"] for event in history(editor)["events"]]
     assert told.count("version 2.0.0 gets 10 % of the traffic") == 2
     assert told.count("version 2.0.0 gets 50 % of the traffic") == 1, "the second time was skipped"
     row = editor.ok("list").splitlines()[1].split()
     assert row[:3] == ["fraud", "Probation", "2.0.0"]
+
+
+def history(plugin: Plugin) -> dict[str, Any]:
+    """Return what is remembered."""
+    return dict(json.loads(plugin.ok("history", "fraud", "-o", "json")))
+
+
+def revisions(plugin: Plugin) -> list[tuple[int, str, str]]:
+    """Return number, version and end of each revision."""
+    return [
+        (it["number"], it["version"], it.get("reason", "")) for it in history(plugin)["revisions"]
+    ]
+
+
+def test_undo_goes_back_while_git_still_asks_for_the_new_version(
+    rollout: Rollout, gateway: str, editor: Plugin
+) -> None:
+    rollout.apply("1.0.0")
+    rollout.wait("Healthy", stable="1.0.0")
+    with rollout.load(20, gateway) as stats:
+        for version in ("2.0.0", "3.0.0"):
+            rollout.apply(version)
+            rollout.wait("Healthy", stable=version)
+        replaced = [(1, "1.0.0", "Replaced"), (2, "2.0.0", "Replaced")]
+        assert revisions(editor) == [*replaced, (3, "3.0.0", "")]
+        for kept in rollout.objects("controllerrevisions"):
+            assert kept["data"].keys() == {"model", "template"}
+
+        assert "kept are 1 (version 1.0.0)" in editor.fails(
+            1, "undo", "fraud", "--to-revision", "9"
+        )
+        editor.ok("undo", "fraud")
+        rollout.wait_weight(10)
+        rollout.apply("3.0.0")
+        rollout.wait("RolledBack", stable="2.0.0")
+        rollout.apply("3.0.0")
+        (rejected,) = rollout.status["rejected"]
+        assert (rejected["version"], rejected["reason"]) == ("3.0.0", "Undone")
+        assert revisions(editor) == [
+            (1, "1.0.0", "Replaced"), (3, "3.0.0", "Undone"), (4, "2.0.0", ""),
+        ]  # fmt: skip
+        assert rollout.status["phase"] == "RolledBack"
+        table = editor.ok("history", "fraud").splitlines()
+        assert table[0].split()[:3] == ["REVISION", "VERSION", "HASH"]
+        assert table[3].endswith("serves")
+
+        editor.ok("retry", "fraud")
+        rollout.wait("Healthy", stable="3.0.0")
+        assert revisions(editor)[1:] == [(4, "2.0.0", "Replaced"), (5, "3.0.0", "")]
+    asked = rollout.get("modeldeployments.crossfade.dev", "fraud")["spec"]["model"]["version"]
+    assert asked == "3.0.0"
+    assert not rollout.status["rejected"]
+    assert not stats.lost(), stats.lost()
+    told = [reason for reason, _ in rollout.events()]
+    assert told.count("Undone") == told.count("Retried") == 1
+    assert "HistoryNotWritten" not in told
 
 
 def test_who_may_not_is_told_so_in_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -172,7 +173,7 @@ async def test_what_serves_and_what_an_undo_names_is_kept_however_old() -> None:
     for n in range(3, 15):
         world.analyst.verdicts[f"{n}.0.0"] = Verdict.HARM
         world.apply(manifest(f"{n}.0.0"))
-        await world.run_until(lambda n=n: _has_rejected(world, f"{n}.0.0"))
+        await world.run_until(partial(_has_rejected, world, f"{n}.0.0"))
         await world.run_until(lambda: world.phase == "RolledBack")
         await world.settle()
     assert len(world.revisions) == KEPT_REVISIONS + 1
@@ -265,8 +266,9 @@ async def test_history_that_was_refused_is_tried_again_with_a_pause() -> None:
     world.cluster.refuse = lambda _write: None
     await world.run(PAUSE.total_seconds())
     assert told(world)[-1] == (2, "2.0.0", False, "")
-    assert last(world).started_at is not None
-    assert last(world).started_at - START < timedelta(minutes=1), "as it was, not as it is written"
+    started = last(world).started_at
+    assert started is not None
+    assert started - START < timedelta(minutes=1), "as it was, not as it is written"
 
 
 # ── reading and keeping ───────────────────────────────────────────────────────────────────────

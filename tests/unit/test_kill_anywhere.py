@@ -101,11 +101,15 @@ async def way_out_that_is_mended() -> World:
     return world
 
 
+def has_promoted(world: World, version: str) -> bool:
+    return (world.phase, world.stable) == ("Healthy", version)
+
+
 async def three_versions() -> World:
     world = await healthy_world()
     for version in ("2.0.0", "3.0.0"):
         world.apply(manifest(version))
-        await world.run_until(lambda v=version: (world.phase, world.stable) == ("Healthy", v))
+        await world.run_until(partial(has_promoted, world, version))
         await world.settle()
     return world
 

@@ -10,8 +10,18 @@ import pytest
 
 from crossfade.errors import ClusterError
 from crossfade.kube.cluster import KubernetesCluster
-from crossfade.kube.resources import MODEL_DEPLOYMENT, ResourceKind
+from crossfade.kube.resources import (
+    CHILDREN,
+    CONTROLLER_REVISION,
+    MODEL_DEPLOYMENT,
+    ResourceKind,
+)
 from crossfade.kube.scope import Scope
+from crossfade.kube.store import Store
+from crossfade.main import readable_children
+from crossfade.reconcile.queue import WorkQueue
+from crossfade.reconcile.targets import Targets
+from crossfade.watches import registry_of
 
 
 @dataclass
@@ -89,3 +99,21 @@ async def test_the_api_server_is_asked_for_the_right_itself(allowed: bool) -> No
         "verb": "list",
         "namespace": "ml",
     }
+
+
+@pytest.mark.parametrize(("namespaces", "asked"), [((), ""), (("ml",), "ml")])
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_history_is_read_where_that_is_allowed_and_everything_else_always(
+    namespaces: tuple[str, ...], asked: str, *, allowed: bool
+) -> None:
+    """Without the Role of this version a watch of it would end all others."""
+    review = Review(allowed)
+    client: Any = review
+    children = await readable_children(KubernetesCluster(client), namespaces)
+    assert set(CHILDREN) - set(children) == (set() if allowed else {CONTROLLER_REVISION})
+    attributes = review.body["spec"]["resourceAttributes"]
+    assert (attributes["resource"], attributes["namespace"]) == ("controllerrevisions", asked)
+    registry = registry_of(Store(), WorkQueue(), Targets(), children)
+    watched = {it.id for it in registry._watching.get_all_handlers()}
+    assert ("child-controllerrevisions" in watched) is allowed
+    assert {"child-deployments", "child-pods"} <= watched

@@ -209,11 +209,12 @@ def _is_superseded(turn: Turn) -> bool:
     if turn.seen.revision == turn.canary.revision:
         return False
     asked = turn.target
-    reason, words = "Cancelled", "the spec asks for the stable version again"
-    if asked.revision != turn.stable.revision:
-        reason = "Superseded"
+    if asked.revision == turn.stable.revision:
+        words = turn.seen.undo_problem or "the spec asks for the stable version again"
+        take_back(turn, "Cancelled", words, reject=False)
+    else:
         words = f"the spec asks for version {asked.version} (revision {asked.revision}) instead"
-    take_back(turn, reason, turn.seen.undo_problem or words, reject=False)
+        take_back(turn, "Superseded", turn.seen.undo_problem or words, reject=False)
     return True
 
 

@@ -16,9 +16,6 @@ from crossfade.core.records import Record
 from crossfade.core.rollback import reject_version, return_to_previous
 from crossfade.core.turn import Turn
 
-UNDONE: Final = "Undone"
-"""The reason of a rejection by this order."""
-
 _LEFT_IN_PEACE: Final = frozenset({"", REPLACED, REMOVED})
 """Why a version may have ended that nobody took back."""
 
@@ -86,7 +83,7 @@ def undo(turn: Turn, chosen: RevisionStatus) -> None:
     returns = previous is not None and chosen.revision == previous.revision
     words = f"a person ordered undo: version {chosen.version} is rolled out instead"
     if returns:
-        return_to_previous(turn, UNDONE, f"a person ordered undo: {chosen.version} serves again")
+        return_to_previous(turn, "Undone", f"a person ordered undo: {chosen.version} serves again")
         if turn.status.phase is not Phase.ROLLING_BACK:
             return
     # What a person asks for by name is no longer held against it.
@@ -99,14 +96,14 @@ def undo(turn: Turn, chosen: RevisionStatus) -> None:
         RejectedRevision(
             revision=asked.revision,
             version=asked.version,
-            reason=UNDONE,
+            reason="Undone",
             message=words,
             at=turn.now,
             instead=chosen.revision,
         ),
     )
     if not returns:
-        turn.announce("Normal", UNDONE, f"version {asked.version} is undone: {words}")
+        turn.announce("Normal", "Undone", f"version {asked.version} is undone: {words}")
 
 
 def _version_of(record: Record) -> RevisionStatus:
