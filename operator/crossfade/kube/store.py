@@ -106,8 +106,9 @@ def _controller_revision(manifest: Manifest, meta: Manifest) -> Manifest:
     """Keep ``data`` as text: there are ten of each ModelDeployment, and most are never read."""
     kept = ("name", "namespace", "uid", "resourceVersion")
     slim: Manifest = {k: meta[k] for k in kept if k in meta}
-    for words in ("labels", "annotations"):
-        slim[words] = {intern(k): intern(v) for k, v in (meta.get(words) or {}).items()}
+    # Of these, keys and labels are the same strings in all of them.
+    slim["labels"] = {intern(k): intern(v) for k, v in (meta.get("labels") or {}).items()}
+    slim["annotations"] = {intern(k): v for k, v in (meta.get("annotations") or {}).items()}
     data = json.dumps(manifest.get("data"), separators=(",", ":"), ensure_ascii=False)
     return {
         "apiVersion": CONTROLLER_REVISION.api_version,
