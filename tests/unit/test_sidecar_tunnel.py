@@ -92,9 +92,13 @@ async def test_a_websocket_goes_through_byte_by_byte() -> None:
         assert b"connection: upgrade\r\nupgrade: websocket\r\n" in head
         writer.write(b"GET / HTTP/1.1\r\n\r\n\x00\xff")
         assert server.open_requests == 1
+        assert len(server.connections) == 1  # it counts, and nothing cuts it off
+        (connection,) = server.connections
+        connection.sweep(asyncio.get_running_loop().time() + 1_000_000)
         writer.write_eof()
         assert await reader.read() == b"firstEARLY GET / HTTP/1.1\r\n\r\n\x00\xffbye"
         await until(lambda: server.open_requests == 0)
+        assert not server.connections
     head, _ = model.seen[0]
     assert b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n" in head
     assert b"Sec-WebSocket-Key: abc\r\n" in head
@@ -210,9 +214,12 @@ async def test_http2_goes_through_from_its_first_byte(cuts: tuple[int, ...]) -> 
                     await writer.drain()
                     await asyncio.sleep(0.001)
                     begun = end
+                await until(lambda: server.open_requests == 1)
+                assert len(server.connections) == 1
                 writer.write_eof()
                 assert await reader.read() == sent.upper() + b"bye"
             await until(lambda: server.open_requests == 0)
+            assert not server.connections
 
 
 @on_both_loops
