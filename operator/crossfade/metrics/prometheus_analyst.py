@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from crossfade.access.secrets import SecretReader
@@ -156,12 +157,8 @@ class PrometheusAnalyst:
         if isinstance(fold, QueryFold):
             verdict, message = await self._judge_query(fold, subject, metric, now)
             return MetricAnswer(metric.name, verdict, message)
-        catch_up = fold.catch_up
-
-        async def read(endpoint: Endpoint) -> None:
-            await catch_up(self._batcher, endpoint, now, subject.in_force_at)
-
-        await self._with_endpoint(namespace, analysis, read)
+        read_on = partial(fold.catch_up, self._batcher, now=now, in_force_at=subject.in_force_at)
+        await self._with_endpoint(namespace, analysis, read_on)
         return fold.judge(subject, now, needed)
 
     async def _reference(self, kept: _Kept, subject: Subject, metric: Metric) -> Reference | None:
