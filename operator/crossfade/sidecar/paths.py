@@ -7,7 +7,7 @@ has parsed them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -91,10 +91,10 @@ def _step(segment: JSONPathSegment) -> _Step | None:
     return _Step(EVERY, descends) if isinstance(selector, WildcardSelector) else None
 
 
-def _walk(values: Sequence[Any], steps: Iterable[_Step]) -> list[Any]:
+def _walk(values: list[Any], steps: Iterable[_Step]) -> list[Any]:
     for step in steps:
         values = _children(_within(values) if step.descends else values, step.selector)
-    return list(values)
+    return values
 
 
 def _children(values: Iterable[Any], selector: Selector) -> list[Any]:
