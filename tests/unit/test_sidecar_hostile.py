@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from crossfade.sidecar.config import Breaker, Fallback, Inputs, Observed, Target
 from crossfade.sidecar.connection import SEND_SECONDS
 from crossfade.sidecar.documents import Unreadable, parse_request
+from crossfade.sidecar.framing import RefusedError
 from crossfade.sidecar.looker import HERE_BYTES, Looker
 from crossfade.sidecar.messages import Request
-from crossfade.sidecar.room import HELD_BODIES, SMALL_BYTES, Room
+from crossfade.sidecar.room import HELD_BODIES, MOST_WAITING, SMALL_BYTES, Room
 from tests.unit.test_sidecar_proxy import BAD, GOOD, SCHEMA, answer, ask, post, sidecar
 from tests.unit.wires import (
     MAX_BODY,
@@ -251,6 +252,28 @@ async def test_who_waits_too_long_for_room_is_told_to_ask_again(
         assert status == 503
         assert b"connection: close" in head
         assert made.model.seen == []
+
+
+@on_both_loops
+async def test_only_so_many_wait_for_room() -> None:
+    room = Room(10)
+    await room.take(10)
+    waiting = [asyncio.create_task(room.place(1)) for _ in range(MOST_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(RefusedError) as caught:
+        await room.place(1)
+    assert caught.value.status == 503
+    waiting[3].cancel()
+    await asyncio.gather(waiting[3], return_exceptions=True)
+    last = asyncio.create_task(room.place(1))
+    await asyncio.sleep(0)
+    room.give(10)
+    await asyncio.gather(*waiting[:3], *waiting[4:11])
+    assert room.taken == 10
+    room.give(10)
+    room.give(10)
+    room.give(10)
+    assert (await last).size == 1
 
 
 @on_both_loops

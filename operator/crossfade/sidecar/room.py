@@ -24,6 +24,9 @@ ANSWERS_BYTES: Final = 16 * 1024 * 1024
 """Of answers that are held until they are whole, and of copies to observe and record. An answer
 that does not fit in is passed on as it comes, and a copy is not made."""
 
+MOST_WAITING: Final = 32
+"""Bodies that wait for one room. Of each, half a megabyte may have arrived already."""
+
 _LEAST_BYTES: Final = 4 * 1024 * 1024
 """For small bodies, however small the largest one may be."""
 
@@ -74,6 +77,7 @@ class Room:
         except asyncio.CancelledError:
             if not turn.cancelled():  # they were taken for it already
                 self._free += size
+            self._waiting = deque(one for one in self._waiting if not one[1].done())
             self._hand_out()
             raise
 
@@ -85,14 +89,15 @@ class Room:
         """Wait for a place for a body, or for the rest of one.
 
         Raises:
-            RefusedError: there was none for too long.
+            RefusedError: there was none for too long, or too many wait.
         """
+        if len(self._waiting) >= MOST_WAITING:
+            raise _full()
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self.take(size)
         except TimeoutError:
-            said = "too many large requests are under way; ask again in a second"
-            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said) from None
+            raise _full() from None
         return Place(self, size)
 
     def give(self, size: int) -> None:
@@ -123,3 +128,8 @@ class Rooms:
     def taken(self) -> int:
         """Bytes that are held, or promised to who sends them."""
         return self.small.taken + self.large.taken
+
+
+def _full() -> RefusedError:
+    said = "too many large requests are under way; ask again in a second"
+    return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, said)
