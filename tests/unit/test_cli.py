@@ -284,6 +284,17 @@ def deployed(**status: Any) -> Deployed:
             {"target": "stable", "ok": True},
             {"target": "service", "ok": False, "message": "answered 503"},
         ],
+        "gates": [
+            {"name": "freeze", "answer": "refused", "message": "nothing moves before Monday, " * 5},
+            {"name": "smoke", "answer": "allowed"},
+        ],
+        "notices": [
+            {
+                "id": "a", "occasion": "held", "reason": reason, "message": "", "at": AT,
+                "phase": "Progressing", "receivers": ["hook", "team"],
+            }
+            for reason in ("RolloutStarted", "GateClosed")
+        ],
         "conditions": [
             {
                 "type": "RouteAccepted", "status": "False", "observedGeneration": 3,
@@ -314,6 +325,10 @@ def test_the_view_tells_everything_that_the_status_does() -> None:
         "alert: inputs moved",
         "✓ stable answered the drill",
         "✗ service answered 503",
+        "gates     ✗ freeze says no: nothing moves before Monday",
+        "✓ smoke says yes",
+        "notices   hook is still to be told of RolloutStarted, GateClosed",
+        "team is still to be told of RolloutStarted, GateClosed",
         "False    RouteProblem, for 2 min: no such Gateway",
         "Paused: waits for a person",
     ):

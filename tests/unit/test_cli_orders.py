@@ -22,6 +22,7 @@ from crossfade.cli.exits import FailedError, TooLateError
 from crossfade.cli.kubectl import Body, NotThereError
 from crossfade.core.commands import HELD_BY_PAUSE, Order, why_not
 from crossfade.evidence.verdicts import Verdict
+from crossfade.webhooks.client import Answer
 from tests.unit.test_commands import world_in
 from tests.unit.world import REF, World, healthy_world, manifest
 
@@ -557,6 +558,27 @@ async def joined_world() -> World:
     world.apply(manifest("2.0.0"))
     await world.run(30)
     return world
+
+
+async def gated_world(from_weight: int) -> World:
+    world = await healthy_world()
+    world.outside.answer = lambda _: Answer(200, b'{"allowed": false, "message": "not now"}')
+    gate = {"name": "freeze", "webhook": {"address": "http://gate"}}
+    body = manifest("2.0.0")
+    body["spec"]["rollout"]["gates"] = [{**gate, "fromWeightPercent": from_weight}]
+    world.apply(body)
+    await world.run(30)
+    return world
+
+
+def test_explain_says_which_gate_says_no_and_how_to_go_on_without_it(setting: Setting) -> None:
+    setting.use(setting.runner.run(gated_world(50)))
+    assert (
+        "gate freeze says no: not now "
+        "(it is asked again; crossfade promote fraud -n ml goes on without it)"
+    ) in explained(setting)
+    setting.use(setting.runner.run(gated_world(0)))
+    assert "every gate of the first weight says yes; they are asked again" in explained(setting)
 
 
 def test_explain_says_what_a_condition_says(setting: Setting) -> None:

@@ -411,6 +411,20 @@ async def test_a_closed_gate_is_told_to_receivers() -> None:
     assert posted.body["data"]["reason"] == "GateClosed"
 
 
+async def test_gates_that_close_together_are_news_with_ids_of_their_own() -> None:
+    world = await healthy_world()
+    world.outside.answer = lambda it: no(it.address) if it.address != "http://hook" else YES
+    hook = {"name": "hook", "events": ["held"], "webhook": {"address": "http://hook"}}
+    spec = rules(gate(), gate("smoke", SMOKE))
+    world.apply(manifest("2.0.0", rollout=spec, notifications=[hook]))
+    await world.run(5)
+    messages = {it.body["id"]: it.body["data"]["message"] for it in world.outside.to("http://hook")}
+    assert list(messages.values()) == [
+        f"gate freeze says no: {FREEZE}",
+        f"gate smoke says no: {SMOKE}",
+    ]
+
+
 async def test_answers_whose_words_change_are_not_written_at_each_question() -> None:
     world = await begun(lambda _: no(f"asked {len(world.outside.posted)} times"), gate())
     await world.run(30)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from crossfade.cli.status import revisions_of
 from crossfade.cli.style import Style, style_of
 from crossfade.core import gates
 from crossfade.core.commands import Order
-from crossfade.core.observation import Observation, RouteState
+from crossfade.core.observation import GateAnswers, Observation, RouteState
 from crossfade.core.turn import Turn
 from crossfade.evidence.verdicts import MetricAnswer, Verdict
 
@@ -229,6 +229,8 @@ def _preparing(case: _Case) -> Iterator[str]:
         yield f"no ready pods for {duration(left)} more (readyDeadlineSeconds): it is taken back"
     if any(not target.ok for target in case.deployed.status.fallback):
         yield "every target of the fallback answers its drill"
+    if any(gate.answer != "allowed" for gate in case.deployed.status.gates):
+        yield "every gate of the first weight says yes; they are asked again"
 
 
 def _weighted(case: _Case) -> Iterator[str]:
@@ -266,6 +268,7 @@ _ADVICE: Final[Mapping[gates.Gate, str]] = {
     gates.spec_paused: ": crossfade resume {name}",
     gates.deadline: " (crossfade promote {name}, or crossfade abort {name})",
     gates.human_pause: " (crossfade promote {name})",
+    gates.webhooks: " (it is asked again; crossfade promote {name} goes on without it)",
 }
 """What a person does about a gate; the others open by themselves."""
 
@@ -299,7 +302,12 @@ def _turn_of(case: _Case) -> Turn:
         address=None,
         answers=answers or None,
     )
-    return Turn(seen, case.spec, case.now)
+    turn = Turn(seen, case.spec, case.now)
+    if case.deployed.status.gates:
+        said = tuple(case.deployed.status.gates)
+        asked = GateAnswers(turn.canary.revision, gates.next_weight(turn), said)
+        return Turn(replace(seen, gate_answers=asked), case.spec, case.now)
+    return turn
 
 
 def _verdict(word: str) -> Verdict:

@@ -52,6 +52,8 @@ def render(
         _ladder(deployed, style),
         _metrics(deployed, style),
         _fallback(deployed, style),
+        _gates(deployed, style),
+        _notices(deployed, style),
         _conditions(deployed, now, style),
         _events(events, style),
     )
@@ -189,6 +191,31 @@ def _fallback(deployed: Deployed, style: Style) -> Iterator[str]:
         if target.message:
             words += f" {clean(target.message)}"
         yield f"{first.ljust(INDENT)}{sign} {words}"
+        first = ""
+
+
+def _gates(deployed: Deployed, style: Style) -> Iterator[str]:
+    said = {"allowed": "says yes", "refused": "says no", "failed": "gives no answer"}
+    first = "  gates"
+    for gate in deployed.status.gates:
+        mark, colour = ("good", "green") if gate.answer == "allowed" else ("bad", "red")
+        words = f"{gate.name} {said[gate.answer]}"
+        if gate.message:
+            words += f": {gate.message}"
+        sign = style.paint(style.mark(mark), colour)
+        yield from style.wrap(words, INDENT + 2, f"{first.ljust(INDENT)}{sign}")
+        first = ""
+
+
+def _notices(deployed: Deployed, style: Style) -> Iterator[str]:
+    waiting: dict[str, list[str]] = {}
+    for notice in deployed.status.notices:
+        for receiver in notice.receivers:
+            waiting.setdefault(receiver, []).append(notice.reason)
+    first = "  notices"
+    for receiver, reasons in waiting.items():
+        words = f"{receiver} is still to be told of {', '.join(reasons)}"
+        yield from style.wrap(words, INDENT, first)
         first = ""
 
 

@@ -6,7 +6,8 @@ not happen. The shell (``reconcile/notices.py``) sends what is written, and says
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import chain, count
 from typing import Final
 
 from crossfade.api.v1alpha1 import Notice
@@ -38,7 +39,7 @@ LONGEST_MESSAGE: Final = 1024
 def keep_notices(turn: Turn) -> None:
     """Cross out who was told, and write down who is to be told of this turn."""
     waiting = _left_of(turn)
-    news = _news_of(turn)
+    news = _news_of(turn, {notice.id for notice in waiting})
     notices = [*waiting, *news]
     for lost in notices[:-MOST_NOTICES]:
         _regret(turn, lost.receivers, lost, f"{MOST_NOTICES} newer notices wait")
@@ -72,7 +73,8 @@ def _regret(turn: Turn, receivers: list[str], notice: Notice, why: str) -> None:
     turn.announce("Warning", "NotificationFailed", words)
 
 
-def _news_of(turn: Turn) -> list[Notice]:
+def _news_of(turn: Turn, taken: set[str]) -> list[Notice]:
+    """Return this turn's news, whose ids are none of those that are taken."""
     found = []
     for announced in turn.announcements:
         occasion = OCCASIONS.get(announced.reason)
@@ -84,17 +86,29 @@ def _news_of(turn: Turn) -> list[Notice]:
             if receiver.events is None or occasion in receiver.events
         ]
         if receivers:
-            found.append(_notice(turn, announced, occasion, receivers))
+            notice = _notice(turn, announced, occasion, receivers, taken)
+            taken.add(notice.id)
+            found.append(notice)
     return found
 
 
+def _id_of(turn: Turn, reason: str, taken: Collection[str]) -> str:
+    """Two gates may close in one turn; and a turn that is repeated gives the same ids."""
+    first = f"{turn.seen.uid}-{int(turn.now.timestamp() * 1000)}-{reason}"
+    others = (f"{first}-{n}" for n in count(2))
+    return next(it for it in chain((first,), others) if it not in taken)
+
+
 def _notice(
-    turn: Turn, announced: Announcement, occasion: Occasion, receivers: list[str]
+    turn: Turn,
+    announced: Announcement,
+    occasion: Occasion,
+    receivers: list[str],
+    taken: Collection[str],
 ) -> Notice:
-    milliseconds = int(turn.now.timestamp() * 1000)
     status = turn.status
     return Notice(
-        id=f"{turn.seen.uid}-{milliseconds}-{announced.reason}",
+        id=_id_of(turn, announced.reason, taken),
         occasion=occasion,
         reason=announced.reason,
         message=announced.message[:LONGEST_MESSAGE],
