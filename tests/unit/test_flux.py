@@ -22,6 +22,7 @@ FAILED = {
     "rolled_back",
     "rolled_back_by_person",
     "rolled_back_not_ready",
+    "rolled_back_undone",
     "stable_not_ready",
     "invalid_spec",
 }
