@@ -18,8 +18,10 @@ import yaml
 from crossfade.api.parse import dump_status, parse_spec, parse_status
 from crossfade.api.v1alpha1 import (
     Condition,
+    GateStatus,
     MetricStatus,
     ModelDeploymentStatus,
+    Notice,
     Phase,
     RejectedRevision,
     RevisionStatus,
@@ -125,6 +127,20 @@ STATUS = ModelDeploymentStatus(
             no_forecast="none",
         )
     ],
+    gates=[GateStatus(name="freeze", answer="refused", message="not now")],
+    notices=[
+        Notice(
+            id="a-1-Paused",
+            occasion="held",
+            reason="Paused",
+            message="waits for a person",
+            at=NOW,
+            phase=Phase.PAUSED,
+            stable=RevisionStatus(revision="bbbbbbbb", version="1"),
+            weight=25,
+            receivers=["team"],
+        )
+    ],
     joined_backend={"name": "model", "port": 8080, "filters": [{"type": "X"}]},
     conditions=[
         Condition(
@@ -165,7 +181,44 @@ def steps(*weights: int) -> Manifest:
     return {"spec.rollout.steps": [{"weightPercent": weight} for weight in weights]}
 
 
+def gates(*names: str, **webhook: Any) -> Manifest:
+    address = {"address": "https://gate.example.com", **webhook}
+    return {"spec.rollout.gates": [{"name": name, "webhook": address} for name in names]}
+
+
+HOOK = {"address": "https://hooks.example.com/a?b=c"}
+SLACK = {"address": {"name": "crossfade-webhooks", "key": "slack"}}
+
 WRONG: dict[str, tuple[Manifest, str]] = {
+    "a receiver with two addresses": (
+        {"spec.notifications": [{"name": "team", "webhook": HOOK, "slack": SLACK}]},
+        "give exactly one of webhook and slack",
+    ),
+    "a receiver without an address": (
+        {"spec.notifications": [{"name": "team"}]},
+        "give exactly one of webhook and slack",
+    ),
+    "two receivers of one name": (
+        {"spec.notifications": [{"name": "team", "webhook": HOOK}] * 2},
+        "Duplicate value",
+    ),
+    "news that there is not": (
+        {"spec.notifications": [{"name": "team", "webhook": HOOK, "events": ["finished"]}]},
+        'supported values: "started", "held", "promoted", "rolledBack", "deadline"',
+    ),
+    "an address of Slack in the spec": (
+        {"spec.notifications": [{"name": "team", "slack": {"address": "https://a.b"}}]},
+        "spec.notifications[0].slack.address",
+    ),
+    "a gate with a password in its address": (
+        gates("freeze", address="https://me:secret@gate.example.com"),
+        "address must not hold a user or password: use signingKey",
+    ),
+    "a gate without a scheme": (
+        gates("freeze", address="gate.example.com"),
+        "spec.rollout.gates[0].webhook.address",
+    ),
+    "two gates of one name": (gates("freeze", "freeze"), "Duplicate value"),
     "a name that is too long": (
         {"metadata.name": "a" * 55},
         "metadata.name may have at most 48 characters",
@@ -639,6 +692,13 @@ RIGHT: dict[str, Manifest] = {
     "the longest name": {"metadata.name": "a" * 48},
     "a pod template as kubectl writes it": {
         "spec.template.metadata": {"creationTimestamp": None, "labels": {"team": "ml"}}
+    },
+    "receivers and gates": {
+        "spec.notifications": [
+            {"name": "team", "slack": SLACK, "events": ["held", "deadline"]},
+            {"name": "registry", "webhook": {**HOOK, "signingKey": SLACK["address"]}},
+        ],
+        **gates("freeze", "smoke"),
     },
     "no gateway": {"spec.traffic": {"replicas": {}}},
     "a joined route": {"spec.traffic": {"gateway": JOINED}},

@@ -229,6 +229,14 @@ def test_a_drift_is_read_with_its_reference() -> None:
             with_spec(rollout={"steps": [{"weightPercent": 101}]}),
             "spec.rollout.steps[0].weightPercent: Input should be less than or equal to 100",
         ),
+        (
+            with_spec(notifications=[{"name": "Team", "webhook": {"address": "ftp://a"}}]),
+            "spec.notifications[0].webhook.address: String should match pattern",
+        ),
+        (
+            with_spec(rollout={"gates": [{"name": "freeze"}]}),
+            "spec.rollout.gates[0].webhook: this field is required",
+        ),
         (with_spec(template={}), "spec.template: write at least one container"),
         (with_spec(template={"spec": {"containers": []}}), "write at least one container"),
         (with_spec(template={"spec": {"containers": ["a"]}}), "every container must be an object"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-import hashlib
-import hmac
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +37,7 @@ from crossfade.webhooks.sender import Sender
 from crossfade.webhooks.signing import read_key, signature_of
 
 HERE = "127.0.0.1"
+DOCS = Path(__file__).parents[2] / "docs" / "notifications.md"
 NOW = datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC)
 ORIGIN = Origin(NamespacedName("ml", "fraud"), "0c1d", "fraud")
 STABLE = RevisionStatus(revision="bcdfghjk", version="1.0.0")
@@ -188,18 +189,18 @@ class Secrets:
         return {"signing": KEY_TEXT.encode(), "blob": b"\xff"} if name == "hooks" else None
 
 
-def verified(key: str, headers: Mapping[str, str], body: bytes) -> bool:
-    """Verify as docs/notifications.md shows."""
-    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    raw = base64.b64decode(key.removeprefix("whsec_"))
-    expected = base64.b64encode(hmac.new(raw, signed, hashlib.sha256).digest()).decode()
-    return any(
-        hmac.compare_digest(it, f"v1,{expected}") for it in headers["webhook-signature"].split()
-    )
+def shown() -> Callable[[str, Mapping[str, str], bytes], bool]:
+    """Return the function that the documentation shows."""
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - of this repository
+    is_ours: Callable[[str, Mapping[str, str], bytes], bool] = names["is_ours"]
+    return is_ours
 
 
 async def test_a_receiver_can_verify_what_it_gets() -> None:
     got: list[tuple[dict[str, str], bytes]] = []
+    now = datetime.now(UTC)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         got.append(({k.lower(): v for k, v in request.headers.items()}, await request.read()))
@@ -209,14 +210,17 @@ async def test_a_receiver_can_verify_what_it_gets() -> None:
         webhook = Webhook(
             address=address + "/a?b=c", signing_key=SecretKeyRef(name="hooks", key="signing")
         )
-        sender = Sender(HttpPosts(), Secrets(), lambda: NOW)
+        sender = Sender(HttpPosts(), Secrets(), lambda: now)
         answer = await sender.event("ml", webhook, render_notice(ORIGIN, NOTICE), 5)
     assert answer.status == 204
     ((headers, body),) = got
-    assert verified(KEY_TEXT, headers, body)
-    assert not verified(KEY_TEXT, headers, body + b" ")
+    is_ours = shown()
+    assert is_ours(KEY_TEXT, headers, body)
+    assert not is_ours(KEY_TEXT, headers, body + b" ")
+    old = {**headers, "webhook-timestamp": str(int(now.timestamp()) - 301)}
+    assert not is_ours(KEY_TEXT, old, body)
     assert headers["content-type"] == "application/cloudevents+json"
-    assert headers["webhook-timestamp"] == str(int(NOW.timestamp()))
+    assert headers["webhook-timestamp"] == str(int(now.timestamp()))
     assert json.loads(body)["id"] == headers["webhook-id"] == NOTICE.id
 
 
