@@ -257,10 +257,11 @@ class Starts:
     stable's part of a burst, scraped a moment earlier, weighs against the canary's.
     """
 
-    __slots__ = ("_before", "_log_shares", "_logs", "_steps")
+    __slots__ = ("_before", "_log_e", "_log_shares", "_logs", "_steps")
 
     def __init__(self, shares: Sequence[float]) -> None:
         """Start with no evidence; ``shares`` are those of the alternatives, 1 together."""
+        self._log_e: float | None = 0.0
         self._log_shares = tuple(map(math.log, shares))
         self._logs = [-math.inf] * len(shares)
         self._before = [0.0] * len(shares)
@@ -271,7 +272,7 @@ class Starts:
         other = object.__new__(Starts)
         other._log_shares = self._log_shares
         other._logs, other._before = list(self._logs), list(self._before)
-        other._steps = self._steps
+        other._log_e, other._steps = self._log_e, self._steps
         return other
 
     def step(self, gains: Sequence[float]) -> None:
@@ -281,6 +282,7 @@ class Starts:
             begin = begun + self._log_shares[j] + min(self._before[j], 0.0)
             self._logs[j] = _log_add(self._logs[j], begin) + gain
         self._before = list(gains)
+        self._log_e = None
         self._steps += 1
 
     def _prior(self) -> float:
@@ -289,11 +291,11 @@ class Starts:
         return (1 - SPANS_FROM_THE_START) * _nth(self._steps, HALF_OF_SPANS)
 
     def log_e(self) -> float:
-        """Return the logarithm of the e-value."""
-        if self._steps == 0:
-            return 0.0
-        not_begun = (1 - SPANS_FROM_THE_START) * _rest(self._steps - 1, HALF_OF_SPANS)
-        return log_sum((*self._logs, math.log(not_begun)))
+        """Return the logarithm of the e-value; several ask for it in a look."""
+        if self._log_e is None:
+            not_begun = (1 - SPANS_FROM_THE_START) * _rest(self._steps - 1, HALF_OF_SPANS)
+            self._log_e = log_sum((*self._logs, math.log(not_begun)))
+        return self._log_e
 
 
 class MarginTest:
