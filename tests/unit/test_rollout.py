@@ -276,6 +276,20 @@ async def test_edited_ladder_keeps_the_weight_and_goes_on_from_there() -> None:
     await world.run_until(lambda: world.stable == "2.0.0")
 
 
+async def test_a_ladder_edited_to_begin_higher_lifts_the_weight_but_not_while_paused() -> None:
+    world = await healthy_world()
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.weight == 10)
+    steps = [{"weightPercent": w, "minSeconds": 10} for w in (30, 60)]
+    world.apply(manifest("2.0.0", rollout=rollout(steps=steps, paused=True)))
+    await world.run(120)
+    assert (world.phase, world.weight) == ("Paused", 10)
+    world.apply(manifest("2.0.0", rollout=rollout(steps=steps)))
+    await world.settle()
+    assert (world.status["step"], world.weight) == ("1/2", 30)
+    await world.run_until(lambda: world.stable == "2.0.0")
+
+
 async def test_paused_spec_holds_and_harm_still_rolls_back() -> None:
     world = await healthy_world()
     world.apply(manifest("2.0.0"))

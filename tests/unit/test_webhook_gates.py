@@ -114,6 +114,19 @@ async def test_a_no_holds_the_weight_that_there_is() -> None:
     assert world.status["message"] == "gate freeze says no: nothing moves before Monday"
 
 
+async def test_a_ladder_edited_to_begin_higher_asks_before_its_first_weight() -> None:
+    closed = True
+    world = await begun(lambda _: NO if closed else YES, gate(fromWeightPercent=30))
+    await running(world)
+    higher = [{"weightPercent": 30, "minSeconds": 10}, {"weightPercent": 60, "minSeconds": 10}]
+    world.apply(manifest("2.0.0", rollout={**rules(gate(fromWeightPercent=30)), "steps": higher}))
+    await world.run(120)
+    assert world.weight == 10
+    assert world.status["message"] == "gate freeze says no: nothing moves before Monday"
+    closed = False
+    await world.run_until(lambda: world.weight == 30, 60)
+
+
 @pytest.mark.parametrize(("least", "asked"), [(0, [10, 50, 100]), (50, [50, 100]), (100, [100])])
 async def test_a_gate_is_asked_from_its_weight_on(least: int, asked: list[int]) -> None:
     world = await begun(lambda _: YES, gate(fromWeightPercent=least))

@@ -118,7 +118,7 @@ def weighted(turn: Turn) -> None:
     """Progressing, Paused and Promoting: the canary has weight, or is about to."""
     if _is_superseded(turn) or _has_lost_its_pods(turn) or _is_past_deadline(turn):
         return
-    _place_on_ladder(turn)
+    on_ladder = _is_on_ladder(turn)
     rollout = turn.rollout
     split = split_of(turn.stable.revision, turn.canary.revision, rollout.target_weight)
     if not ensure_route(turn, split, cautious=not rollout.overruled):
@@ -128,7 +128,8 @@ def weighted(turn: Turn) -> None:
     if turn.status.phase is Phase.PROMOTING:
         _promoted(turn)
         return
-    _pass_or_hold(turn)
+    if on_ladder:
+        _pass_or_hold(turn)
 
 
 def _in_force(turn: Turn) -> None:
@@ -270,25 +271,29 @@ def deadline_of(turn: Turn) -> datetime:
     return turn.rollout.started_at + timedelta(seconds=allowed)
 
 
-def _place_on_ladder(turn: Turn) -> None:
+def _is_on_ladder(turn: Turn) -> bool:
     """Find the step again after the ladder was edited; the weight itself stays as it is.
 
     The canary stands on the last step that is not above its weight; below all of them it is on
-    the first, whose weight it then gets.
+    the first, whose weight it then gets, once the gates before it say yes.
     """
     rollout = turn.rollout
-    if turn.status.phase is Phase.PROMOTING:
-        return
+    if turn.status.phase is Phase.PROMOTING or turn.spec.rollout.paused:
+        return True
     weights = [step.weight_percent for step in turn.steps]
     passed = sum(1 for weight in weights if weight <= rollout.target_weight)
-    label = f"{max(passed, 1)}/{len(weights)}"
-    if rollout.step == passed - 1 and turn.status.step == label:
-        return
     if passed == 0:
-        _give(turn, step=0)
-        return
-    turn.set_rollout(step=passed - 1)
-    turn.set(step=label)
+        waits_for = closed_webhook(turn, weights[0])
+        if waits_for is None:
+            _give(turn, step=0)
+        else:
+            turn.set(message=waits_for)
+        return waits_for is None
+    label = f"{passed}/{len(weights)}"
+    if rollout.step != passed - 1 or turn.status.step != label:
+        turn.set_rollout(step=passed - 1)
+        turn.set(step=label)
+    return True
 
 
 def rolling_back(turn: Turn) -> None:
