@@ -177,7 +177,7 @@ async def test_a_canary_that_predicts_like_stable_is_healthy() -> None:
     play_labels(world, GOOD, GOOD)
     answer = await world.look(60.2, subject_of(LABELS))
     assert answer.verdict is Verdict.HEALTHY
-    assert answer.message.startswith("PSI 0 from stable")
+    assert answer.message.startswith("PSI 0 from stable; 1,200 observations of the canary, 10,800 ")
 
 
 async def test_a_canary_that_predicts_otherwise_is_harm_and_says_where_it_moved() -> None:

@@ -460,6 +460,8 @@ def _describe(tests: DriftTests, effect: Effect, min_effect: float, asked: Asked
             )
         )
         said += f"; most by {effect.most}: {', '.join(shares)}"
+    else:
+        said += f"; {mine:,} observations of the canary, {others:,} of stable"
     return f"{said}; minEffect {min_effect:g}; {said_odds(drift_evidence(tests, asked))}"
 
 
