@@ -19,6 +19,9 @@ PLURAL: Final = "modeldeployments"
 FIELD_MANAGER: Final = "crossfade"
 """The one field manager of every server-side apply."""
 
+CLI_FIELD_MANAGER: Final = "crossfade-cli"
+"""That of the command line. Not kubectl's, whose changes Flux takes back."""
+
 FINALIZER: Final = f"{GROUP}/restore-route"
 """Held only while a route that is not ours is modified: deletion must put it back first."""
 

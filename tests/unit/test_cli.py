@@ -90,6 +90,7 @@ def test_an_order_is_an_annotation_of_the_object_as_it_was_seen(kubectl: FakeKub
         *words
     }
     assert "--overwrite" not in words, "an order that stands there is not replaced"
+    assert "--field-manager=crossfade-cli" in words, "Flux takes back what kubectl's own has"
 
 
 def test_an_order_to_an_object_that_has_changed_is_not_given(kubectl: FakeKubectl) -> None:

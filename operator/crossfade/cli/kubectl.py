@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from crossfade.cli.exits import FailedError
-from crossfade.names import ANNOTATION_COMMAND, GROUP, KIND, LABEL_NAME, PLURAL
+from crossfade.names import (
+    ANNOTATION_COMMAND,
+    CLI_FIELD_MANAGER,
+    GROUP,
+    KIND,
+    LABEL_NAME,
+    PLURAL,
+)
 
 Body = Mapping[str, Any]
 """An object as the API server gives it."""
@@ -22,6 +29,8 @@ CALL_SECONDS: Final = 30
 
 REQUEST_TIMEOUT: Final = "20s"
 """For one request of kubectl, so that it says itself what it waited for."""
+
+_MANAGER: Final = f"--field-manager={CLI_FIELD_MANAGER}"
 
 
 class NotThereError(FailedError):
@@ -106,7 +115,8 @@ class Kubectl:
         try:
             self._run(
                 "annotate", RESOURCE, meta["name"], f"--namespace={meta['namespace']}",
-                f"--resource-version={meta['resourceVersion']}", f"{ANNOTATION_COMMAND}={command}",
+                f"--resource-version={meta['resourceVersion']}", _MANAGER,
+                f"{ANNOTATION_COMMAND}={command}",
             )  # fmt: skip
         except _ConflictError:
             return False
@@ -118,7 +128,7 @@ class Kubectl:
         patch = json.dumps({"spec": {"rollout": {"paused": paused}}})
         self._run(
             "patch", RESOURCE, meta["name"], f"--namespace={meta['namespace']}",
-            "--type=merge", f"--patch={patch}",
+            "--type=merge", f"--patch={patch}", _MANAGER,
         )  # fmt: skip
 
     def _where(self) -> list[str]:
