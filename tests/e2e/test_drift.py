@@ -143,6 +143,7 @@ def test_other_bucket_borders_hold_the_weight_and_are_named(rollout: Rollout, ga
         eventually(
             lambda: "bucket borders differ" in message(rollout) or None, 120, rollout.explain
         )
+        time.sleep(5)  # a weight that was written before that look comes into force after it
         before = rollout.status
         time.sleep(10)
         status = rollout.status
