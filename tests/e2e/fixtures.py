@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -45,14 +46,23 @@ def prometheus(cluster: Kubectl) -> str:
     return f"http://{address}:9090"
 
 
+@contextmanager
+def namespace_of(cluster: Kubectl, words: str) -> Iterator[str]:
+    """Make a namespace that is named after some words; it is deleted afterwards."""
+    words = re.sub(r"[^a-z0-9]+", "-", words.lower())[:40].strip("-")
+    name = f"e2e-{words}-{secrets.token_hex(2)}"
+    cluster.run("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        cluster.run("delete", "namespace", name, "--wait=false")
+
+
 @pytest.fixture
 def namespace(cluster: Kubectl, request: pytest.FixtureRequest) -> Iterator[str]:
     """Return a namespace of the test's own; it is deleted afterwards."""
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-")
-    name = f"e2e-{words}-{secrets.token_hex(2)}"
-    cluster.run("create", "namespace", name)
-    yield name
-    cluster.run("delete", "namespace", name, "--wait=false")
+    with namespace_of(cluster, request.node.name) as name:
+        yield name
 
 
 @pytest.fixture
