@@ -192,12 +192,14 @@ class Rollout:
     # ── load ──────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def load(self, rate: float, gateway: str, *, seconds: float = 600) -> Iterator[Stats]:
+    def load(
+        self, rate: float, gateway: str, *, port: int = 80, seconds: float = 600
+    ) -> Iterator[Stats]:
         """Send a load through the gateway while the block runs, at most for ``seconds``."""
         stats, stop = Stats(), asyncio.Event()
         load = Load(
             host=gateway,
-            port=80,
+            port=port,
             path="/v2/models/fraud/infer",
             host_header=self.host,
             rate_per_second=rate,

@@ -363,9 +363,15 @@ def test_versions_that_are_replaced_and_pods_that_end_lose_no_answer(
     with rollout.load(20, gateway) as stats:
         release("2.0.0")
         release("3.0.0")
-        deleted = rollout.pods("3.0.0")[0]["metadata"]["name"]
-        cluster.run("-n", rollout.namespace, "delete", "pod", deleted, "--wait=false")
-        eventually(have_ended, 90, rollout.explain)
+        # Who asks the Service keeps connections to a pod that ends, until the sidecar closes them.
+        address = rollout.get("service", rollout.name)["spec"]["clusterIP"]
+        with rollout.load(20, address, port=8080) as kept:
+            eventually(lambda: len(kept) > 20 or None, 60, rollout.explain)
+            deleted = rollout.pods("3.0.0")[0]["metadata"]["name"]
+            cluster.run("-n", rollout.namespace, "delete", "pod", deleted, "--wait=false")
+            eventually(have_ended, 90, rollout.explain)
+    assert not kept.lost(), kept.lost()
+    assert kept.failed() == 0, kept.statuses()
     assert not stats.lost(), stats.lost()
     assert stats.failed() == 0, stats.statuses()
     assert set(stats.answers_by_version()) == {"1.0.0", "2.0.0", "3.0.0"}
