@@ -350,7 +350,6 @@ def test_versions_that_are_replaced_and_pods_that_end_lose_no_answer(
             {"LATENCY_MS": 250},  # of 20 requests a second five are under way, whenever a pod ends
             replicas=2,
             sidecar={"goldenRequest": {"body": json.loads(BODY)}},
-            fallback={"targets": [{"stable": {}}]},
             rollout={
                 "steps": [{"weightPercent": 50, "minSeconds": 1, "minRequests": 5}],
                 "probationSeconds": 0,

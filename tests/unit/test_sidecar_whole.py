@@ -542,6 +542,23 @@ async def test_no_request_is_lost_when_the_pod_ends_under_load(tmp_path: Path) -
         assert load.lost == []
 
 
+async def test_told_that_its_pod_will_end_it_lets_connections_go_and_serves_on(
+    tmp_path: Path,
+) -> None:
+    """Ended it is only once the model is."""
+    async with model() as it, sidecar(tmp_path, it) as proxy:
+        assert (await proxy.ask("/predict", b"{}")).header("connection") is None
+        proxy.process.send_signal(signal.SIGUSR1)
+
+        async def lets_go() -> bool:
+            got = await proxy.ask("/predict", b"{}")
+            assert got.status == 200
+            return got.header("connection") == "close"
+
+        await until(lets_go)
+        assert (await proxy.admin("/ready")).status == 200
+
+
 async def test_a_long_answer_is_sent_to_its_end_when_the_pod_ends(tmp_path: Path) -> None:
     go_on = asyncio.Event()
 

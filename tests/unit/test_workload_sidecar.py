@@ -149,6 +149,12 @@ def test_a_native_one_starts_first_and_goes_on() -> None:
     assert len(template["spec"]["containers"]) == 1
 
 
+def test_a_native_one_learns_at_once_that_its_pod_ends() -> None:
+    """Its SIGTERM comes after the model's end."""
+    let_go = {"exec": {"command": ["sh", "-c", "kill -USR1 1"]}}
+    assert sidecar_of(pod_of(proxied()))["lifecycle"] == {"preStop": let_go}
+
+
 def test_without_native_ones_it_is_the_last_container_and_waits_as_the_others_do() -> None:
     template = pod_of(proxied(), ORDINARY)
     model, sidecar = template["spec"]["containers"]

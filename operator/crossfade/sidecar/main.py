@@ -119,7 +119,10 @@ class Sidecar:
         )
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, and until what is under way then is answered."""
+        """Serve until SIGTERM or SIGINT, and until what is under way then is answered.
+
+        SIGUSR1 says that the pod is about to end: connections end with their answers.
+        """
         config = self._config
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -129,6 +132,7 @@ class Sidecar:
             self._admin.answer, None, config.admin_port, config.max_body_bytes, self._rooms
         )
         server = await self._proxy.serve(self._rooms)
+        loop.add_signal_handler(signal.SIGUSR1, server.begin_drain)
         _log.info("listening port=%d admin_port=%d", server.port, admin.port)
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

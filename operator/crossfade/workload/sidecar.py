@@ -76,6 +76,11 @@ class Injection:
 NO_INJECTION: Final = Injection()
 """Of an operator that adds none."""
 
+LET_GO: Final = {"exec": {"command": ["sh", "-c", "kill -USR1 1"]}}
+"""Has a native sidecar end its connections as soon as the pod is told to end. Its SIGTERM comes
+only once the other containers have ended, its preStop at once (KEP-753); till then clients that
+keep their connections would go on sending, to a model that is gone in the end."""
+
 
 def check(owner: NamespacedName, spec: ModelDeploymentSpec, injection: Injection) -> None:
     """Find out before anything is created whether the sidecar would take its configuration.
@@ -185,7 +190,7 @@ def add_sidecar(template: Manifest, told: Config, resources: Any, injection: Inj
     pod["volumes"] = [*(pod.get("volumes") or ()), *_volumes(told)]
     container = _container(told, resources, injection.image)
     if injection.is_native:
-        native = {**container, "restartPolicy": "Always"}
+        native = {**container, "restartPolicy": "Always", "lifecycle": {"preStop": LET_GO}}
         pod["initContainers"] = [native, *(pod.get("initContainers") or ())]
     else:
         pod["containers"].append(container)
