@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster.__main__ import load_archive
 from cluster.images import build_image
 from cluster.paths import Paths
+from examples.demo.kubectl import Kubectl
 from tests.e2e.rollouts import PROMETHEUS, Rollout, eventually
 
 MODEL = """
@@ -176,6 +178,39 @@ def test_a_request_that_breaks_the_contract_never_reaches_the_model(served: Serv
     exported = served.metrics("1.0.0")
     assert 'crossfade_inputs_total{result="rejected"} 4.0' in exported
     assert 'crossfade_model_requests_total{code="422"}' not in exported
+
+
+def test_what_breaks_the_contract_may_be_logged_only_and_recordings_are_masked(
+    served: Served, cluster: Kubectl
+) -> None:
+    inputs = {"tensors": [TENSOR], "onViolation": "log"}
+    recording = {"percent": 100, "mask": ["$.inputs[0].data"]}
+    served.release("1.0.0", inputs=inputs, recording=recording)
+    served.rollout.wait("Healthy", stable="1.0.0")
+    status, _, body = served.ask([1.25, 9.75])
+    assert status == 200, body
+    assert 'crossfade_inputs_total{result="logged"} 1.0' in served.metrics("1.0.0")
+    [pod] = served.rollout.pods("1.0.0")
+    place = f"namespaces/{served.rollout.namespace}/pods/{pod['metadata']['name']}:8013"
+    kept = cluster.run("get", "--raw", f"/api/v1/{place}/proxy/recordings")
+    [case] = [one for one in yaml.safe_load_all(kept) if one["spec"]["resp"]["status_code"] == 200]
+    assert case["kind"] == "Http"
+    asked, answered = (json.loads(case["spec"][side]["body"]) for side in ("req", "resp"))
+    assert asked["inputs"][0] | {"data": "***"} == asked["inputs"][0]
+    assert answered["outputs"] == body["outputs"]
+    assert "9.75" not in kept
+
+
+def test_what_breaks_the_contract_may_get_the_answer_of_the_fallback(served: Served) -> None:
+    static = {"static": {"status": 200, "body": {"outputs": "nobody knows"}}}
+    inputs = {"tensors": [TENSOR], "onViolation": "fallback"}
+    served.release("1.0.0", inputs=inputs, fallback={"targets": [static]})
+    served.rollout.wait("Healthy", stable="1.0.0")
+    before = served.answers()
+    status, headers, body = served.ask([1.0, 9.0])
+    assert (status, body) == (200, {"outputs": "nobody knows"})
+    assert headers["Crossfade-Fallback"] == "static", headers
+    assert served.answers() == before + 1, "the model did not see it"
 
 
 def test_a_killed_model_costs_no_answer_while_the_fallback_stands(served: Served) -> None:
