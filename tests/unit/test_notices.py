@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Mapping
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from typing_extensions import override
 
 from crossfade.core.notices import MOST_NOTICES, OCCASIONS
 from crossfade.errors import WebhookError
@@ -18,7 +15,7 @@ from crossfade.evidence.verdicts import Verdict
 from crossfade.reconcile import notices as shell
 from crossfade.webhooks.client import Answer, NotAllowedError
 from crossfade.webhooks.signing import RIGHT_KEY
-from tests.unit.world import REF, FakeOutside, Posted, World, healthy_world, manifest
+from tests.unit.world import REF, Posted, World, healthy_world, manifest
 
 HOOK = "http://hooks.example/rollouts"
 OTHER = "http://other.example"
@@ -167,30 +164,9 @@ async def test_later_notices_wait_for_the_earlier_ones_of_their_receiver_only() 
     assert world.status["notices"] == []
 
 
-class Hanging(FakeOutside):
-    """A receiver that takes the request and says nothing."""
-
-    @override
-    async def post(
-        self,
-        address: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        seconds: float,
-        *,
-        reads: bool,
-    ) -> Answer:
-        if address == HOOK:
-            await asyncio.Event().wait()
-        return await super().post(address, headers, body, seconds, reads=reads)
-
-
 async def test_a_receiver_that_hangs_holds_neither_the_rollout_nor_another_receiver() -> None:
-    world = World()
-    world.outside = Hanging(lambda: world.now)
-    world.start_operator()
-    world.apply(manifest())
-    await world.run_until(lambda: world.phase == "Healthy")
+    world = await healthy_world()
+    world.outside.hanging = {HOOK}
     world.apply(manifest("2.0.0", notifications=[receiver(), receiver("other", OTHER)]))
     await world.run_until(lambda: world.phase == "Probation", 120)
     await world.run(1)

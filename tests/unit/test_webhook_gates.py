@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from typing_extensions import override
 
 from crossfade.errors import WebhookError
 from crossfade.evidence.verdicts import Verdict
 from crossfade.webhooks.client import Answer, NotAllowedError
-from tests.unit.world import FakeOutside, Posted, World, healthy_world, manifest
+from tests.unit.world import Posted, World, healthy_world, manifest
 
 FREEZE = "http://freeze.example/ask"
 SMOKE = "http://smoke.example/ask"
@@ -208,30 +206,9 @@ async def test_rolling_back_asks_nobody_and_waits_for_no_answer() -> None:
     assert len(world.outside.posted) == after
 
 
-class Hanging(FakeOutside):
-    """A gate that takes the question and says nothing."""
-
-    @override
-    async def post(
-        self,
-        address: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        seconds: float,
-        *,
-        reads: bool,
-    ) -> Answer:
-        if address == FREEZE:
-            await asyncio.Event().wait()
-        return await super().post(address, headers, body, seconds, reads=reads)
-
-
 async def test_a_gate_that_hangs_keeps_no_version_from_being_taken_back() -> None:
-    world = World()
-    world.outside = Hanging(lambda: world.now)
-    world.start_operator()
-    world.apply(manifest())
-    await world.run_until(lambda: world.phase == "Healthy")
+    world = await healthy_world()
+    world.outside.hanging = {FREEZE}
     world.apply(manifest("2.0.0", rollout=rules(gate(fromWeightPercent=20))))
     await running(world)
     await world.run(30)

@@ -456,6 +456,8 @@ class FakeOutside:
     answer: Callable[[Posted], Answer | WebhookError] = lambda _: Answer(200)
     """What is answered."""
     posted: list[Posted] = field(default_factory=list)
+    hanging: set[str] = field(default_factory=set)
+    """Addresses that take a request and say nothing."""
 
     async def post(
         self,
@@ -466,6 +468,8 @@ class FakeOutside:
         *,
         reads: bool,
     ) -> Answer:
+        if address in self.hanging:
+            await asyncio.Event().wait()
         posted = Posted(address, headers, json.loads(body), self.clock())
         self.posted.append(posted)
         answer = self.answer(posted)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from crossfade.core.actions import Manifest, ObjectRef
-from crossfade.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from crossfade.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, child_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,11 @@ def ref_of(manifest: Manifest) -> ObjectRef:
     return ObjectRef(
         manifest["apiVersion"], manifest["kind"], meta.get("namespace", ""), meta["name"]
     )
+
+
+def child_ref(kind: ResourceKind, namespace: str, name: str, revision: str) -> ObjectRef:
+    """Return the identity of the child that a revision of a ModelDeployment has of a kind."""
+    return ObjectRef(kind.api_version, kind.kind, namespace, child_name(name, revision))
 
 
 def model_deployment_ref(namespace: str, name: str) -> ObjectRef:

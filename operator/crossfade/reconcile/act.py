@@ -26,7 +26,7 @@ from crossfade.core.actions import (
     Write,
 )
 from crossfade.errors import RouteError
-from crossfade.kube.resources import AUTOSCALER, DEPLOYMENT, SERVICE, ResourceKind
+from crossfade.kube.resources import AUTOSCALER, DEPLOYMENT, SERVICE, ResourceKind, child_ref
 from crossfade.kube.store import Store
 from crossfade.logs import about
 from crossfade.names import (
@@ -35,7 +35,6 @@ from crossfade.names import (
     FINALIZER,
     KIND,
     NamespacedName,
-    child_name,
 )
 from crossfade.reconcile.observe import View
 from crossfade.workload import render
@@ -157,8 +156,7 @@ def _spec(view: View) -> ModelDeploymentSpec:
 
 
 def _child_ref(kind: ResourceKind, view: View, revision: str) -> ObjectRef:
-    name = child_name(view.owner.name, revision)
-    return ObjectRef(kind.api_version, kind.kind, view.owner.namespace, name)
+    return child_ref(kind, view.owner.namespace, view.owner.name, revision)
 
 
 def _child(store: Store, kind: ResourceKind, view: View, revision: str) -> Manifest | None:

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from crossfade.core.actions import Announcement, Apply, Delete, ObjectRef, Write
+from crossfade.core.actions import Announcement, Apply, Delete, Write
 from crossfade.core.records import ForgetRecord, KeepRecord, RecordWrite
 from crossfade.core.turn import Decision
 from crossfade.errors import CrossfadeError
-from crossfade.kube.resources import CONTROLLER_REVISION
+from crossfade.kube.resources import CONTROLLER_REVISION, child_ref
 from crossfade.logs import about
-from crossfade.names import NamespacedName, child_name
+from crossfade.names import NamespacedName
 from crossfade.reconcile.observe import View
 from crossfade.workload.record import patch_record, render_record
 
@@ -87,6 +87,4 @@ def _writes_of(record: RecordWrite, view: View) -> Iterator[Write]:
             elif spec is not None:
                 yield Apply(render_record(owner, kept, spec))
         case ForgetRecord(revision):
-            kind = CONTROLLER_REVISION
-            name = child_name(owner.name, revision)
-            yield Delete(ObjectRef(kind.api_version, kind.kind, owner.namespace, name))
+            yield Delete(child_ref(CONTROLLER_REVISION, owner.namespace, owner.name, revision))

@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 from crossfade.api.v1alpha1 import ModelDeploymentStatus, Phase
-from crossfade.core.actions import Manifest, ObjectRef
+from crossfade.core.actions import Manifest
 from crossfade.core.observation import Drill
 from crossfade.core.phases import WITH_CANARY
-from crossfade.kube.resources import DEPLOYMENT, POD
+from crossfade.kube.resources import DEPLOYMENT, POD, child_ref
 from crossfade.kube.store import Store
 from crossfade.names import ANNOTATION_SIDECAR, LABEL_REVISION, NamespacedName, child_name
 from crossfade.reconcile.drills import Asked
@@ -111,8 +111,7 @@ def _read(text: str) -> Config | None:
 
 def _written(store: Store, key: NamespacedName, revision: str) -> str:
     """Return the configuration as the revision's pods have it; "" for none."""
-    name = child_name(key.name, revision)
-    deployment = store.get(ObjectRef(DEPLOYMENT.api_version, DEPLOYMENT.kind, key.namespace, name))
+    deployment = store.get(child_ref(DEPLOYMENT, key.namespace, key.name, revision))
     if deployment is None:
         return ""
     metadata: dict[str, Any] = deployment["spec"]["template"].get("metadata") or {}

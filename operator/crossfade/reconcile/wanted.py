@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from crossfade.api.parse import parse_spec
 from crossfade.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, RevisionStatus
-from crossfade.core.actions import Manifest, ObjectRef
+from crossfade.core.actions import Manifest
 from crossfade.core.records import Record
 from crossfade.core.undo import undone
 from crossfade.errors import InvalidSpecError
-from crossfade.kube.resources import CONTROLLER_REVISION, DEPLOYMENT
+from crossfade.kube.resources import CONTROLLER_REVISION, DEPLOYMENT, child_ref
 from crossfade.kube.store import Store
-from crossfade.names import NamespacedName, child_name
+from crossfade.names import NamespacedName
 from crossfade.workload.record import read_record, spec_with
 from crossfade.workload.render import Owner
 from crossfade.workload.revision import revision_of
@@ -66,11 +66,10 @@ def history_of(owner: Owner, store: Store) -> dict[str, Record]:
 
 
 def _recorded(body: Manifest, owner: Owner, revision: str, store: Store) -> ModelDeploymentSpec:
-    name = child_name(owner.name, revision)
-    kind = CONTROLLER_REVISION
-    record = store.get(ObjectRef(kind.api_version, kind.kind, owner.namespace, name))
+    ref = child_ref(CONTROLLER_REVISION, owner.namespace, owner.name, revision)
+    record = store.get(ref)
     if record is None:
-        raise InvalidSpecError(f"its ControllerRevision {name} is gone")
+        raise InvalidSpecError(f"its ControllerRevision {ref.name} is gone")
     return spec_with(body["spec"], record["data"], revision)
 
 
@@ -78,7 +77,5 @@ def _expect_possible(
     owner: Owner, spec: ModelDeploymentSpec, revision: str, store: Store, injection: Injection
 ) -> None:
     """What was rendered once is no question any more."""
-    name = child_name(owner.name, revision)
-    kind = DEPLOYMENT
-    if store.get(ObjectRef(kind.api_version, kind.kind, owner.namespace, name)) is None:
+    if store.get(child_ref(DEPLOYMENT, owner.namespace, owner.name, revision)) is None:
         check(NamespacedName(owner.namespace, owner.name), spec, injection)
