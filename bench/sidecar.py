@@ -323,6 +323,20 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def told(port: int, model: int, **settings: Any) -> str:
+    """Return what a sidecar is told, with these ports of its own and of the model."""
+    usual: dict[str, Any] = {
+        "namespace": "ml",
+        "name": "iris",
+        "model": "iris",
+        "version": "7",
+        "revision": "iris-7",
+        "protocol": "http",
+        "admin_port": free_port(),
+    }
+    return write_config(Config(port=port, model_port=model, **(usual | settings)))
+
+
 @contextmanager
 def started(command: Sequence[str], port: int, core: int, model: int) -> Iterator[int]:
     """Run a program until it listens; yields its process id."""
@@ -353,23 +367,7 @@ def measure(case: Case, model: int, stub: int, seconds: float, folder: Path) -> 
     port = free_port()
     config = folder / "sidecar.json"
     if case.config is not None:
-        config.write_text(
-            write_config(
-                Config(
-                    namespace="ml",
-                    name="iris",
-                    model="iris",
-                    version="7",
-                    revision="iris-7",
-                    protocol="http",
-                    port=port,
-                    admin_port=free_port(),
-                    model_port=model,
-                    drain_seconds=1,
-                    **case.config,
-                )
-            )
-        )
+        config.write_text(told(port, model, drain_seconds=1, **case.config))
     command = [part.format(port=port, model=model, config=config) for part in case.command]
     with started(command, port, core=0, model=model) as pid:
         uvloop.run(flood(port, FLOOD_SECONDS))

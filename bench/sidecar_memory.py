@@ -28,15 +28,13 @@ from typing import Any, Final
 
 import uvloop
 
-from bench.sidecar import HOST, SIDECAR, children, free_port, pin, started
+from bench.sidecar import HOST, SIDECAR, children, free_port, pin, started, told
 from crossfade.sidecar.config import (
-    Config,
     Fallback,
     Inputs,
     Observed,
     Recording,
     Target,
-    write_config,
 )
 
 BODY_BYTES: Final = 10_000_000
@@ -228,20 +226,7 @@ def measure(case: Case, model: int, clients: int, rounds: int, folder: Path) -> 
     """Print a row."""
     port, admin = free_port(), free_port()
     path = folder / "sidecar.json"
-    config = Config(
-        namespace="ml",
-        name="m",
-        model="m",
-        version="1",
-        revision="m-1",
-        protocol="http",
-        port=port,
-        admin_port=admin,
-        model_port=model,
-        drain_seconds=1,
-        **case.settings,
-    )
-    path.write_text(write_config(config))
+    path.write_text(told(port, model, admin_port=admin, drain_seconds=1, **case.settings))
     command = [part.format(config=path) for part in SIDECAR]
     command += ["--recordings", str(folder / "recordings")]
     came: Counter[str] = Counter()

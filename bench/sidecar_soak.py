@@ -21,8 +21,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.sidecar import ANSWER, FULL, HOST, REQUEST, SIDECAR, free_port, resident_mb, started
-from crossfade.sidecar.config import Config, Recording, write_config
+from bench.sidecar import (
+    ANSWER,
+    FULL,
+    HOST,
+    REQUEST,
+    SIDECAR,
+    free_port,
+    resident_mb,
+    started,
+    told,
+)
+from crossfade.sidecar.config import Recording
 
 BROKEN = REQUEST.replace(b'"age": 44', b'"age": -4')
 """Breaks the contract; as long as the right one."""
@@ -104,22 +114,7 @@ def main() -> None:
     settings = FULL | {"recording": Recording(percent=10.0)}
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "sidecar.json")
-        config.write_text(
-            write_config(
-                Config(
-                    namespace="ml",
-                    name="iris",
-                    model="iris",
-                    version="7",
-                    revision="iris-7",
-                    protocol="http",
-                    port=port,
-                    admin_port=free_port(),
-                    model_port=model,
-                    **settings,
-                )
-            )
-        )
+        config.write_text(told(port, model, **settings))
         command = [part.format(config=config) for part in SIDECAR]
         command += ["--recordings", str(Path(folder, "recordings"))]
         with stub(model), started(command, port, core=0, model=model) as pid:
