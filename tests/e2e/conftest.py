@@ -43,4 +43,4 @@ def kubectl() -> Kubectl:
     return run
 
 
-pytest_plugins = ["tests.e2e.fixtures"]
+pytest_plugins = ["tests.e2e.fixtures", "tests.e2e.served"]

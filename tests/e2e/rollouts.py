@@ -193,9 +193,18 @@ class Rollout:
 
     @contextmanager
     def load(
-        self, rate: float, gateway: str, *, port: int = 80, seconds: float = 600
+        self,
+        rate: float,
+        gateway: str,
+        *,
+        port: int = 80,
+        seconds: float = 600,
+        body: Callable[[int], bytes] = lambda _: BODY,
     ) -> Iterator[Stats]:
-        """Send a load through the gateway while the block runs, at most for ``seconds``."""
+        """Send a load through the gateway while the block runs, at most for ``seconds``.
+
+        ``body`` gives the body of the request with that number.
+        """
         stats, stop = Stats(), asyncio.Event()
         load = Load(
             host=gateway,
@@ -204,7 +213,7 @@ class Rollout:
             host_header=self.host,
             rate_per_second=rate,
             seconds=seconds,
-            body=lambda _: BODY,
+            body=body,
         )
         loop = asyncio.new_event_loop()
         thread = threading.Thread(

@@ -24,6 +24,7 @@ from cluster.paths import Paths
 from examples.demo.kubectl import Kubectl
 from tests.e2e.fixtures import namespace_of
 from tests.e2e.rollouts import BODY, Rollout, eventually
+from tests.e2e.served import container, serving
 
 WEB: Final = """
 import asyncio
@@ -153,25 +154,6 @@ SIZE: Final = 8 * 1024 * 1024
 
 BOUNDED: Final = aiohttp.ClientWSTimeout(ws_receive=60, ws_close=60)
 """So that what never comes fails a test, as ``client_of`` bounds requests."""
-
-
-def container(image: str, program: str) -> dict[str, Any]:
-    return {
-        "name": "model",
-        "image": f"crossfade.dev/{image}",
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-c", program],
-    }
-
-
-def serving(program: str, image: str, **container_fields: Any) -> dict[str, Any]:
-    """Build the parts of a spec that are a model server of this program behind a sidecar."""
-    model = container(image, program) | {"ports": [{"containerPort": 8080}]} | container_fields
-    return {
-        "serving": {"protocol": "http"},
-        "sidecar": {},
-        "template": {"spec": {"containers": [model]}},
-    }
 
 
 def web() -> dict[str, Any]:
