@@ -87,6 +87,8 @@ class DriftScene:
     aligned: bool = True
     """Scraped each 10 s, at the moment of the look; else each version at its own phase."""
     onset_s: float = 0.0
+    ordered: bool = False
+    """The categories are numbers, in the order of their size; else names without an order."""
 
     @property
     def healthy(self) -> bool:

@@ -185,7 +185,7 @@ def drift_looks(
     scene: DriftScene, policy: DriftPolicy, versions: tuple[HistogramSamples, HistogramSamples]
 ) -> Iterator[list[Look]]:
     """Yield every look at the distribution of a rollout, harm or not."""
-    names = _names(len(scene.stable))
+    names = _names(len(scene.stable), ordered=scene.ordered)
     reference = None
     if policy.reference is not None:
         reference = dict(zip(names, policy.reference, strict=True))
@@ -224,11 +224,14 @@ def _side(canary: bool) -> Side:
     return Side.CANARY if canary else Side.STABLE
 
 
-def _names(buckets: int) -> list[str]:
-    """Return names of the buckets whose order in the alphabet is not that of the buckets.
+def _names(buckets: int, *, ordered: bool) -> list[str]:
+    """Return names of the buckets: numbers, or letters whose order is not that of the buckets.
 
-    Else a drift from the first to the last would be just what the shipped rule expects of numbers.
+    With the order a drift from the first to the last is just what the shipped rule expects of
+    numbers.
     """
+    if ordered:
+        return [str(place) for place in range(buckets)]
     return [chr(ord("a") + place * NAMES_STEP % buckets) for place in range(buckets)]
 
 

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from crossfade.evidence import eprocesses
 from crossfade.evidence.eprocesses import (
-    BAD_TO_KNOW,
     MOST_OF_A_STEP,
     MOST_OVER_LIMIT,
     MOST_WHEN_KNOWN,
     NOTHING,
+    SEEN_TO_KNOW,
     Dispersion,
     LimitTest,
     MarginTest,
+    RateDifferences,
     StableRate,
     bounded,
     log_e_apart,
@@ -33,11 +34,19 @@ LOG_100 = math.log(100)
 """One test, a false rollback rate of 1 %."""
 
 
-class Untempered(Dispersion):
+class Untempered(Dispersion[Counts]):
     """Takes answers as independent."""
 
     is_known = True
     phi = phi_of_stable = 1.0
+
+    def __init__(self) -> None:
+        super().__init__(RateDifferences)
+
+
+def unknown() -> Dispersion[Counts]:
+    """Of versions of which nothing was seen yet."""
+    return Dispersion(RateDifferences)
 
 
 @contextmanager
@@ -53,15 +62,15 @@ def binomial(n: int, k: int, p: float) -> float:
     return math.comb(n, k) * p**k * (1 - p) ** (n - k)
 
 
-def known(cluster: int = 1) -> Dispersion:
+def known(cluster: int = 1) -> Dispersion[Counts]:
     """Of a stable version whose failures come alone, or in clusters."""
-    dispersion = Dispersion()
-    for i in range(2 * BAD_TO_KNOW):
+    dispersion = unknown()
+    for i in range(2 * SEEN_TO_KNOW):
         dispersion.learn(NOTHING, Counts(1000, cluster * (i % 2)))
     return dispersion
 
 
-def play_limit(limit: float, path: tuple[int, ...], known: Dispersion) -> list[float]:
+def play_limit(limit: float, path: tuple[int, ...], known: Dispersion[Counts]) -> list[float]:
     """Return log e after each step of three requests."""
     test, logs = LimitTest(limit), []
     for i, bad in enumerate(path):
@@ -76,7 +85,7 @@ def stopped(logs: list[float], at: float = math.log(2)) -> float:
     return next((log for log in logs if log >= at), logs[-1])
 
 
-def mean_of_limit(limit: float, rate: float, fresh: Callable[[], Dispersion]) -> float:
+def mean_of_limit(limit: float, rate: float, fresh: Callable[[], Dispersion[Counts]]) -> float:
     """Return the exact mean of the stopped e-value, over all paths of four steps."""
     return math.fsum(
         math.prod(binomial(3, bad, rate) for bad in path)
@@ -96,7 +105,7 @@ def test_the_limit_test_has_a_mean_of_one_at_the_limit(limit: float) -> None:
 @pytest.mark.parametrize("limit", [0.001, 0.02, 0.3, 0.95])
 def test_the_limit_test_has_a_mean_of_at_most_one_within_the_limit(limit: float) -> None:
     for rate in (0.0, limit / 2, limit):
-        assert mean_of_limit(limit, rate, Dispersion) <= 1 + 1e-9
+        assert mean_of_limit(limit, rate, unknown) <= 1 + 1e-9
         assert mean_of_limit(limit, rate, lambda: known(5)) <= 1 + 1e-9
 
 
@@ -104,7 +113,7 @@ def mean_of_margin(
     tolerance: Tolerance,
     rates: list[tuple[float, float]],
     share: float,
-    fresh: Dispersion,
+    fresh: Dispersion[Counts],
     excess: float = 0.0,
 ) -> float:
     """Return the exact mean of the stopped e-value of the margin test, over all its paths.
@@ -119,7 +128,9 @@ def mean_of_margin(
         excess: how far beyond it.
     """
 
-    def mean(test: MarginTest, known: Dispersion, usual: StableRate, step: int, was: int) -> float:
+    def mean(
+        test: MarginTest, known: Dispersion[Counts], usual: StableRate, step: int, was: int
+    ) -> float:
         if step == len(rates) or test.log_e() >= math.log(2):
             return math.exp(test.log_e())
         mine, other = (1, 3) if was else (2, 1)
@@ -193,7 +204,7 @@ def border_run(rng: random.Random, tolerance: Tolerance, cluster: int) -> Iterat
     In clusters each failure counts several times, which is no null hypothesis of the test without
     the dispersion that it learns.
     """
-    test, known, usual = MarginTest(tolerance), Dispersion(), StableRate()
+    test, known, usual = MarginTest(tolerance), unknown(), StableRate()
     for i in range(60):
         rate = 0.02 if i % 20 < 15 else 0.2
         requests = rng.choice(((3, 12), (10, 10), (12, 2)))
@@ -208,7 +219,7 @@ def border_run(rng: random.Random, tolerance: Tolerance, cluster: int) -> Iterat
         yield test.log_e()
 
 
-def first_step(known: Dispersion) -> tuple[float, float]:
+def first_step(known: Dispersion[Counts]) -> tuple[float, float]:
     """Return log e of both tests after a scrape in which every answer of the canary is bad."""
     limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.0, 0.0))
     limit.step(Counts(1000, 1000), Counts(1000, 1000), Counts(9000, 0), 0, known)
@@ -218,7 +229,7 @@ def first_step(known: Dispersion) -> tuple[float, float]:
 
 def test_no_single_scrape_takes_a_version_back_before_clusters_are_known() -> None:
     assert LOG_100 > MOST_OF_A_STEP
-    for log_e in first_step(Dispersion()):
+    for log_e in first_step(unknown()):
         assert 2 < log_e <= MOST_OF_A_STEP
 
 
@@ -236,14 +247,14 @@ def test_no_scrape_adds_more_than_the_cap_even_then() -> None:
 def test_clusters_temper_what_a_step_says() -> None:
     """Of stable's, against the limit; of either version's, against stable."""
 
-    def told(known: Dispersion) -> tuple[float, float]:
+    def told(known: Dispersion[Counts]) -> tuple[float, float]:
         limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.0, 0.0))
         limit.step(Counts(20, 5), Counts(20, 5), Counts(180, 0), 0, known)
         margin.step(Counts(20, 5), Counts(180, 0), 0.01, known)
         return limit.log_e(), margin.log_e()
 
-    of_canary = Dispersion()
-    for i in range(2 * BAD_TO_KNOW):
+    of_canary = unknown()
+    for i in range(2 * SEEN_TO_KNOW):
         of_canary.learn(Counts(1000, 5 * (i % 2)), Counts(1000, 0))
     alone, clusters = told(known()), told(known(5))
     assert clusters[0] < alone[0] / 2
@@ -254,14 +265,14 @@ def test_clusters_temper_what_a_step_says() -> None:
 def test_three_errors_in_six_requests_are_enough_against_two_percent() -> None:
     test = LimitTest(0.02)
     for i in range(3):
-        test.step(Counts(2, 1), Counts(2, 1), Counts(18, 0), i * 1000, Dispersion())
+        test.step(Counts(2, 1), Counts(2, 1), Counts(18, 0), i * 1000, unknown())
     assert test.log_e() > LOG_100
 
 
 def test_two_errors_are_not_enough_against_two_percent() -> None:
     test = LimitTest(0.02)
     for i in range(2):
-        test.step(Counts(2, 1), Counts(2, 1), Counts(18, 0), i * 1000, Dispersion())
+        test.step(Counts(2, 1), Counts(2, 1), Counts(18, 0), i * 1000, unknown())
     assert test.log_e() < LOG_100
 
 
@@ -285,10 +296,10 @@ def test_a_break_after_an_hour_without_errors_is_found_as_fast_as_after_seconds(
     for healthy in (8, 3600):
         test = LimitTest(0.02)
         for i in range(healthy):
-            test.step(Counts(2, 0), Counts(2, 0), Counts(18, 0), i * 1000, Dispersion())
+            test.step(Counts(2, 0), Counts(2, 0), Counts(18, 0), i * 1000, unknown())
         for i in range(healthy, healthy + 4):
             test.step(
-                Counts(2, 1 + i % 2), Counts(2, 1 + i % 2), Counts(18, 0), i * 1000, Dispersion()
+                Counts(2, 1 + i % 2), Counts(2, 1 + i % 2), Counts(18, 0), i * 1000, unknown()
             )
         assert test.log_e() > LOG_100
         assert test.window().begun_at == healthy * 1000, "the step of the first bad answer"
@@ -362,8 +373,8 @@ def test_nothing_seen_is_no_evidence() -> None:
 def test_a_copy_goes_on_alone() -> None:
     limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.0, 0.0))
     limit_copy, margin_copy = limit.copy(), margin.copy()
-    limit_copy.step(Counts(10, 5), Counts(10, 5), Counts(90, 0), 0, Dispersion())
-    margin_copy.step(Counts(10, 5), Counts(90, 0), 0.01, Dispersion())
+    limit_copy.step(Counts(10, 5), Counts(10, 5), Counts(90, 0), 0, unknown())
+    margin_copy.step(Counts(10, 5), Counts(90, 0), 0.01, unknown())
     assert min(limit_copy.log_e(), margin_copy.log_e()) > 1
     assert limit.log_e() == margin.log_e() == 0.0
     dispersion, usual = known(), StableRate()
@@ -382,7 +393,7 @@ def spans(rng: random.Random, rate: Callable[[int], float], *, cluster: int = 1)
 
 
 def dispersion_of(of_stable: list[Counts], of_canary: list[Counts] | None = None) -> float:
-    dispersion = Dispersion()
+    dispersion = unknown()
     for i, stable in enumerate(of_stable):
         dispersion.learn(of_canary[i] if of_canary else NOTHING, stable)
     return dispersion.phi
@@ -402,7 +413,7 @@ def test_the_dispersion_of_clusters_is_about_their_size(cluster: int) -> None:
     assert dispersion_of(clustered) == pytest.approx(cluster, rel=0.2)
     quiet = spans(rng, lambda _: 0.0)
     assert dispersion_of(quiet, clustered) == pytest.approx(cluster, rel=0.2), "of the canary only"
-    of_canary = Dispersion()
+    of_canary = unknown()
     for one in clustered:
         of_canary.learn(one, NOTHING)
     assert of_canary.phi_of_stable == 1.0
@@ -419,8 +430,8 @@ def test_one_incident_does_not_blow_the_dispersion_up_for_good() -> None:
 
 
 def test_it_is_known_whether_failures_come_in_clusters_after_some() -> None:
-    dispersion = Dispersion()
-    dispersion.learn(Counts(100, BAD_TO_KNOW // 2), Counts(100, BAD_TO_KNOW // 2 - 1))
+    dispersion = unknown()
+    dispersion.learn(Counts(100, SEEN_TO_KNOW // 2), Counts(100, SEEN_TO_KNOW // 2 - 1))
     assert not dispersion.is_known
     dispersion.learn(Counts(100, 1), NOTHING)
     assert dispersion.is_known
@@ -428,7 +439,7 @@ def test_it_is_known_whether_failures_come_in_clusters_after_some() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=20))
 def test_the_dispersion_is_at_least_one(bad: list[tuple[int, int]]) -> None:
-    dispersion = Dispersion()
+    dispersion = unknown()
     for canary, stable in bad:
         dispersion.learn(Counts(50, canary), Counts(50, stable))
     assert min(dispersion.phi, dispersion.phi_of_stable) >= 1

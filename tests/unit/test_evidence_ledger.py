@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.evidence.counters import BAD, REQUESTS, CounterFold, Series, Side
-from crossfade.evidence.eprocesses import Dispersion, LimitTest, MarginTest, StableRate
+from crossfade.evidence.eprocesses import (
+    Dispersion,
+    LimitTest,
+    MarginTest,
+    RateDifferences,
+    StableRate,
+)
 from crossfade.evidence.kernel import Tolerance
 from crossfade.evidence.ledger import Cell, Ledger, Pairing, Tally, add_to
 from crossfade.evidence.rates import Limits, RateTests
@@ -344,7 +350,8 @@ def test_a_span_is_judged_by_what_was_known_before_it() -> None:
     of = [(Counts(50, 5 * (i % 3)), Counts(450, 2 + 9 * (i % 2))) for i in range(12)]
     tests = RateTests(BOTH, has_stable=True)
     limit, margin = LimitTest(0.02), MarginTest(Tolerance(1.2, 0.001))
-    known, before, usual = Dispersion(), Dispersion(), StableRate()
+    known, before = Dispersion(RateDifferences), Dispersion(RateDifferences)
+    usual = StableRate()
     for cell, (canary, stable) in zip(spans(*of), of, strict=True):
         tests.take(cell)
         limit.step(canary, canary, stable, cell.number * 1000, before)

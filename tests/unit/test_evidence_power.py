@@ -15,6 +15,7 @@ from crossfade.evidence.eprocesses import (
     Dispersion,
     LimitTest,
     MarginTest,
+    RateDifferences,
     StableRate,
 )
 from crossfade.evidence.kernel import Tolerance
@@ -74,7 +75,7 @@ def is_seen(scene: Scene, rng: random.Random) -> bool:
     """Run a test on a canary that fails twice as often, for as many answers as are forecast."""
     margin = MarginTest(scene.harm) if isinstance(scene.harm, Tolerance) else None
     limit = LimitTest(scene.harm) if not isinstance(scene.harm, Tolerance) else None
-    usual, known = StableRate(), Dispersion()
+    usual, known = StableRate(), Dispersion(RateDifferences)
     for _ in range(HISTORY):
         alone = Counts(scene.requests, failures(rng, scene.requests, scene.rate))
         usual.learn(alone)

@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from typing_extensions import override
+
 from crossfade.evidence.counters import CATEGORY, REQUESTS
 from crossfade.evidence.eprocesses import (
-    BAD_TO_KNOW,
     MEMORY_FADE,
-    MOST_OF_A_STEP,
-    MOST_WHEN_KNOWN,
+    Differences,
+    Dispersion,
     Starts,
 )
 from crossfade.evidence.intervals import interval
@@ -104,51 +105,24 @@ class Histogram:
         return [n / whole for n in counts]
 
 
-class Scatter:
-    """How much more distributions of spans differ than those of independent observations would.
+class CategoryDifferences(Differences[Tally]):
+    """Those of the shares of all categories."""
 
-    As :class:`~crossfade.evidence.eprocesses.Dispersion`, summed over the categories.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_canary", "_seen", "_squares", "_stable", "_variances")
-
-    def __init__(self) -> None:
-        self._squares = self._variances = 0.0
-        self._seen = 0
-        self._canary: Tally = {}
-        self._stable: Tally = {}
-
-    def copy(self) -> Scatter:
-        """Return one that can go on alone."""
-        other = object.__new__(Scatter)
-        other._squares, other._variances, other._seen = self._squares, self._variances, self._seen
-        other._canary, other._stable = self._canary, self._stable
-        return other
-
-    def learn(self, canary: Tally, stable: Tally) -> None:
-        """Take in a span; an empty tally tells nothing."""
-        if canary:
-            self._compare(self._canary, canary)
-            self._canary = canary
-        if stable:
-            self._compare(self._stable, stable)
-            self._stable = stable
-
-    def _compare(self, one: Tally, after: Tally) -> None:
-        n, m = sum(one.values()), sum(after.values())
-        self._seen += m
-        if not n or not m:
+    @override
+    def learn(self, span: Tally) -> None:
+        """See :class:`~crossfade.evidence.eprocesses.Differences`."""
+        if not span:
             return
-        for k in sorted(one.keys() | after.keys()):
-            a, b = one.get(k, 0), after.get(k, 0)
-            share = (a + b) / (n + m)
-            self._squares += (a / n - b / m) ** 2 / (1 / n + 1 / m)
-            self._variances += share * (1 - share) * (n + m) / (n + m - 1)
-
-    def temper(self, log_e: float) -> float:
-        """Return what one span adds to the evidence."""
-        phi = max(1.0, self._squares / self._variances) if self._variances else 1.0
-        return min(log_e / phi, MOST_OF_A_STEP if self._seen < BAD_TO_KNOW else MOST_WHEN_KNOWN)
+        last, self._last = self._last, span
+        n, m = sum(last.values()) if last else 0, sum(span.values())
+        self.seen += m
+        self._fade()
+        if not last:
+            return
+        for k in sorted(last.keys() | span.keys()):
+            self._compare(last.get(k, 0), n, span.get(k, 0), m)
 
 
 class DriftTests:
@@ -156,10 +130,10 @@ class DriftTests:
 
     __slots__ = (
         "_before",
+        "_dispersion",
         "_other",
         "_pairing",
         "_recent",
-        "_scatter",
         "_starts",
         "canary",
         "reference",
@@ -177,7 +151,7 @@ class DriftTests:
         self._starts = Starts(ALIKE) if has_stable else None
         self._recent = Histogram()
         self._other = Histogram()
-        self._scatter = Scatter()
+        self._dispersion = Dispersion(CategoryDifferences)
         self.canary: Tally = {}
         """Counted since the evidence began, by category."""
         self.stable: Tally = {}
@@ -190,7 +164,7 @@ class DriftTests:
         other.reference = self.reference.copy() if self.reference else None
         other._starts = self._starts.copy() if self._starts else None
         other._recent, other._other = self._recent.copy(), self._other.copy()
-        other._scatter = self._scatter.copy()
+        other._dispersion = self._dispersion.copy()
         other.canary, other.stable = dict(self.canary), dict(self.stable)
         other._pairing, other._before = self._pairing.copy(), self._before.copy()
         return other
@@ -228,7 +202,7 @@ class DriftTests:
         if not canary or not stable:
             return
         if self.reference is not None:
-            self.reference.step(canary, stable, self._recent, self._other, self._scatter)
+            self.reference.step(canary, stable, self._recent, self._other, self._dispersion)
         if self._starts is None:
             return
         names = [*_ordered(self._recent.counts, self._other.counts), UNSEEN]
@@ -241,11 +215,11 @@ class DriftTests:
             for c, s, f, g in zip(mine, others, guess, usual, strict=True):
                 u = (n_c * f + n_s * g) / (n_c + n_s)
                 gain += c * math.log(f / u) + s * math.log(g / u)
-            won.append(self._scatter.temper(gain))
-        self._starts.step(won)
+            won.append(gain)
+        self._starts.step(self._dispersion.temper(won))
 
     def _learn(self, canary: Tally, stable: Tally) -> None:
-        self._scatter.learn(canary, stable)
+        self._dispersion.learn(canary, stable)
         self._recent.learn(canary)
         self._other.learn(stable)
 
@@ -297,7 +271,7 @@ class ReferenceTests:
         stable: Tally,
         recent: Histogram,
         other: Histogram,
-        scatter: Scatter,
+        known: Dispersion[Tally],
     ) -> None:
         """Take in one span, with what was counted of both versions before it."""
         names, expected = self.names_and_shares(recent, other)
@@ -308,8 +282,8 @@ class ReferenceTests:
                 gain = 0.0
                 for n, f, r in zip(counts, guess, expected, strict=True):
                     gain += n * math.log(f / r)
-                won.append(scatter.temper(gain))
-            starts.step(won)
+                won.append(gain)
+            starts.step(known.temper(won))
 
 
 def categories_of(tally: Tally) -> Tally:

@@ -22,9 +22,11 @@ a cap only lowers it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, Self, TypeVar
+
+from typing_extensions import override
 
 from crossfade.evidence.kernel import Tolerance, bet_on, log_e
 from crossfade.evidence.verdicts import Counts
@@ -39,8 +41,9 @@ MOST_WHEN_KNOWN: Final = 6.5
 MOST_OVER_LIMIT: Final = 12.0
 """The same against a limit, where stable has its say as well (``rules.py``)."""
 
-BAD_TO_KNOW: Final = 20
-"""After so many bad answers it is known whether they come in clusters."""
+SEEN_TO_KNOW: Final = 20
+"""After so many bad answers (or observations of a distribution) it is known whether they come in
+clusters."""
 
 ODDS_RATIOS: Final = (1.5, 2.5, 5.0, 15.0)
 """Alternatives to "at the limit": times its odds. One more is a gross failure, halfway between
@@ -136,68 +139,89 @@ def minus(a: Counts, b: Counts) -> Counts:
     return Counts(a.requests - b.requests, a.bad - b.bad)
 
 
-class Differences:
-    """The successive differences of one version's rates, from span to span."""
+T = TypeVar("T")
 
-    __slots__ = ("_last", "bad", "squares", "variances")
+
+class Differences(Generic[T]):
+    """The successive differences of one version's shares, from span to span."""
+
+    __slots__ = ("_last", "seen", "squares", "variances")
 
     def __init__(self) -> None:
         self.squares = self.variances = 0.0
-        self.bad = 0
-        self._last = NOTHING
+        self.seen = 0
+        """What was counted of that whose clusters are asked for."""
+        self._last: T | None = None
 
-    def copy(self) -> Differences:
+    def copy(self) -> Self:
         """Return differences that can go on alone."""
-        other = object.__new__(Differences)
+        other = object.__new__(type(self))
         other.squares, other.variances = self.squares, self.variances
-        other.bad, other._last = self.bad, self._last
+        other.seen, other._last = self.seen, self._last
         return other
 
-    def learn(self, span: Counts) -> None:
+    def learn(self, span: T) -> None:
         """Take in a span; one without requests tells nothing."""
+        raise NotImplementedError
+
+    def _fade(self) -> None:
+        self.squares *= DISPERSION_FADE
+        self.variances *= DISPERSION_FADE
+
+    def _compare(self, a: int, n: int, b: int, m: int) -> None:
+        """Take in a share that was a of n in one span, and b of m in the next."""
+        share = (a + b) / (n + m)
+        difference = a / n - b / m
+        self.squares += difference * difference / (1 / n + 1 / m)
+        self.variances += share * (1 - share) * (n + m) / (n + m - 1)
+
+
+class RateDifferences(Differences[Counts]):
+    """Those of the share of bad answers."""
+
+    __slots__ = ()
+
+    @override
+    def learn(self, span: Counts) -> None:
+        """See :class:`Differences`."""
         if not span.requests:
             return
         last, self._last = self._last, span
-        self.bad += span.bad
-        self.squares *= DISPERSION_FADE
-        self.variances *= DISPERSION_FADE
-        if not last.requests or not last.bad + span.bad:
-            return
-        together = last.requests + span.requests
-        rate = (last.bad + span.bad) / together
-        difference = last.bad / last.requests - span.bad / span.requests
-        self.squares += difference * difference / (1 / last.requests + 1 / span.requests)
-        self.variances += rate * (1 - rate) * together / (together - 1)
+        self.seen += span.bad
+        self._fade()
+        if last is not None and last.bad + span.bad:
+            self._compare(last.bad, last.requests, span.bad, span.requests)
 
 
-class Dispersion:
-    """How much more the rates of spans differ than those of independent answers would.
+class Dispersion(Generic[T]):
+    """How much more the shares of spans differ than those of independent answers would.
 
-    From the successive differences d of the spans' rates::
+    From the successive differences d of the spans' shares::
 
         phi = sum of d^2 / (1/n + 1/n') / sum of p (1-p) (n+n') / (n+n'-1), at least 1
 
-    with n, n' the requests of two spans and p their common rate. It is 1 on average for independent
-    answers at any rate that changes slowly, and about the size of the clusters when failures come
-    in clusters. Differences, unlike Pearson's dispersion, forget an incident when it is over
-    (analysis-study.md, section 2.0; von Neumann, "Distribution of the ratio of the mean square
-    successive difference to the variance", 1941). Only spans before a step are asked, so e-values
-    stay e-values.
+    with n, n' the requests of two spans and p their common share; over several categories both
+    sums go over all of them. It is 1 on average for independent answers at any share that changes
+    slowly, and about the size of the clusters when failures come in clusters. Differences, unlike
+    Pearson's dispersion, forget an incident when it is over (analysis-study.md, section 2.0; von
+    Neumann, "Distribution of the ratio of the mean square successive difference to the variance",
+    1941). Only spans before a step are asked, so e-values stay e-values.
     """
 
     __slots__ = ("_canary", "_stable")
 
-    def __init__(self) -> None:
-        self._canary = Differences()
-        self._stable = Differences()
+    def __init__(self, differences: Callable[[], Differences[T]]) -> None:
+        """Start with nothing known; ``differences`` makes those of a version."""
+        self._canary = differences()
+        self._stable = differences()
 
-    def copy(self) -> Dispersion:
+    def copy(self) -> Self:
         """Return one that can go on alone."""
-        other = object.__new__(Dispersion)
+        other = object.__new__(type(self))
         other._canary, other._stable = self._canary.copy(), self._stable.copy()
         return other
 
-    def learn(self, canary: Counts, stable: Counts) -> None:
+    def learn(self, canary: T, stable: T) -> None:
         """Take in a span."""
         self._canary.learn(canary)
         self._stable.learn(stable)
@@ -220,8 +244,14 @@ class Dispersion:
 
     @property
     def is_known(self) -> bool:
-        """Enough bad answers were seen to tell whether they come in clusters."""
-        return self._canary.bad + self._stable.bad >= BAD_TO_KNOW
+        """Enough was seen to tell whether it comes in clusters."""
+        return self._canary.seen + self._stable.seen >= SEEN_TO_KNOW
+
+    def temper(self, gains: Iterable[float]) -> list[float]:
+        """Return what a span adds to log e of each alternative to "as stable"."""
+        phi = 1 + WARINESS * (self.phi - 1)
+        most = MOST_WHEN_KNOWN if self.is_known else MOST_OF_A_STEP
+        return [min(gain / phi, most) for gain in gains]
 
 
 class StableRate:
@@ -318,7 +348,7 @@ class MarginTest:
         other.tolerance, other._starts = self.tolerance, self._starts.copy()
         return other
 
-    def step(self, canary: Counts, stable: Counts, rate: float, known: Dispersion) -> None:
+    def step(self, canary: Counts, stable: Counts, rate: float, known: Dispersion[Counts]) -> None:
         """Take in one span.
 
         Args:
@@ -327,10 +357,7 @@ class MarginTest:
             rate: stable's share of bad answers, by what was known before the span.
             known: the dispersion, likewise.
         """
-        won = _winnings(self.tolerance, canary, stable, rate)
-        phi = 1 + WARINESS * (known.phi - 1)
-        most = MOST_WHEN_KNOWN if known.is_known else MOST_OF_A_STEP
-        self._starts.step([min(one / phi, most) for one in won])
+        self._starts.step(known.temper(_winnings(self.tolerance, canary, stable, rate)))
 
     def log_e(self) -> float:
         """Return the logarithm of the e-value."""
@@ -422,7 +449,7 @@ class LimitTest:
         return other
 
     def step(
-        self, canary: Counts, whole: Counts, stable: Counts, at: int, known: Dispersion
+        self, canary: Counts, whole: Counts, stable: Counts, at: int, known: Dispersion[Counts]
     ) -> None:
         """Take in the counts of the next step.
 

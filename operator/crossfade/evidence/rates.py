@@ -10,6 +10,7 @@ from crossfade.evidence.eprocesses import (
     Dispersion,
     LimitTest,
     MarginTest,
+    RateDifferences,
     StableRate,
     bounded,
 )
@@ -56,7 +57,7 @@ class RateTests:
         compared = limits.tolerance if has_stable else None
         self.limit = LimitTest(limits.share) if limits.share is not None else None
         self.margin = MarginTest(compared) if compared is not None else None
-        self.dispersion = Dispersion()
+        self.dispersion = Dispersion(RateDifferences)
         self.usual = StableRate()
         self.canary = NOTHING
         """Counted since the evidence began, as far as stable has been scraped too."""
