@@ -130,8 +130,11 @@ def test_a_rollback_is_seen_in_metrics_alerts_and_every_panel_and_then_forgotten
         def counts() -> bool | None:
             return bool(own.values(f"crossfade_evidence_log_e{of_one}")) or None
 
+        def weighs() -> bool | None:
+            return own.values(f"crossfade_canary_weight{of_one}") == [20] or None
+
         eventually(counts, 60, lambda: "evidence")
-        assert own.values(f"crossfade_canary_weight{of_one}") == [20]
+        eventually(weighs, 60, lambda: str(own.values(f"crossfade_canary_weight{of_one}")))
         (needed,) = own.values(f"crossfade_evidence_log_e_needed{of_one}")
         assert needed == pytest.approx(math.log(100), abs=2), "falseRollbackRate is 0.01"
 

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,7 +86,12 @@ class Sidecar:
 
 @asynccontextmanager
 async def sidecar(
-    model: Model, *, clock: Any = None, is_down: bool = False, **settings: Any
+    model: Model,
+    *,
+    clock: Any = None,
+    is_down: bool = False,
+    doubt: Callable[[], None] = lambda: None,
+    **settings: Any,
 ) -> AsyncIterator[Sidecar]:
     async with modelled(model):
         config = Config(
@@ -122,6 +127,7 @@ async def sidecar(
             client=client,
             looker=Looker(),
             room=room,
+            doubt=doubt,
         )
         async with serving(proxy.handle, max_body=config.max_body_bytes) as server:
             yield Sidecar(proxy, metrics, recorder, server, model, room)
@@ -150,6 +156,22 @@ def answer(body: bytes, status: int = 200, *more: bytes) -> bytes:
 
 def fallback(*targets: Target, **settings: Any) -> Fallback:
     return Fallback(targets=targets or (STATIC,), **settings)
+
+
+@pytest.mark.parametrize(("status", "doubts"), [(200, 0), (404, 0), (500, 1), (503, 1)])
+async def test_a_model_that_fails_a_request_is_doubted(status: int, doubts: int) -> None:
+    model, doubted = Model(), []
+    model.says(answer(b"{}", status))
+    async with sidecar(model, doubt=lambda: doubted.append(1)) as made:
+        assert (await ask(made.port, post(b"{}")))[0] == status
+    assert len(doubted) == doubts
+
+
+async def test_a_model_that_is_down_is_doubted() -> None:
+    doubted: list[int] = []
+    async with sidecar(Model(), is_down=True, doubt=lambda: doubted.append(1)) as made:
+        assert (await ask(made.port, post(b"{}")))[0] == 502
+    assert doubted == [1]
 
 
 # What nobody looks into.

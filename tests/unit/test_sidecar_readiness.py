@@ -113,25 +113,48 @@ async def test_it_is_not_ready_and_says_why(says: int | OSError, words: str) -> 
     assert await readiness.why_not() == ""
 
 
-async def test_a_good_answer_is_enough_for_ten_seconds_and_then_the_model_is_asked_again() -> None:
-    model, clock = Model(), Clock()
-    readiness = ready(configured(), model, clock)
-    assert await readiness.why_not() == ""
-    model.says = 503
-    clock.now += 9.9
-    assert await readiness.why_not() == ""
-    assert len(model.asked) == 1
-    clock.now += 0.1
-    assert await result(readiness) == "the golden request got 503"
+async def test_a_good_answer_is_enough_until_the_model_fails_a_request() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        model, clock = Model(), Clock()
+        config = configured(model_port=listening.getsockname()[1])
+        readiness = ready(config, model, clock)
+        assert await readiness.why_not() == ""
+        model.says = 503
+        clock.now += 1000
+        assert await result(readiness) == ""
+        assert len(model.asked) == 1, "idle models are not asked"
+        readiness.doubt()
+        clock.now += 9.9
+        assert await readiness.why_not() == ""
+        assert len(model.asked) == 1, "a good answer is enough for ten seconds"
+        clock.now += 0.1
+        assert await result(readiness) == "the golden request got 503"
+        assert len(model.asked) == 2
+        assert await readiness.why_not() == "the golden request got 503"
+        model.says = 200
+        assert await readiness.why_not() == ""
+        clock.now += 10
+        assert await result(readiness) == ""
+        assert len(model.asked) == 4, "it is well again"
+
+
+async def test_a_model_whose_port_is_closed_is_not_ready() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        model, clock = Model(), Clock()
+        readiness = ready(configured(model_port=port), model, clock)
+        assert await readiness.why_not() == ""
+    clock.now += 10
+    assert (await result(readiness)).startswith(f"no connection to the model on port {port}: ")
+    assert await readiness.why_not() == "", "the golden request decides"
     assert len(model.asked) == 2
-    model.says = 200
-    assert await readiness.why_not() == ""
 
 
 async def test_a_good_answer_stands_while_the_model_is_asked_again() -> None:
     model, clock = Model(), Clock()
     readiness = ready(configured(), model, clock)
     assert await readiness.why_not() == ""
+    readiness.doubt()
     clock.now += 10
     model.opens.clear()
     assert [await readiness.why_not() for _ in range(3)] == ["", "", ""]

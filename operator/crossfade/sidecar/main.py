@@ -113,6 +113,7 @@ class Sidecar:
             chain=chain,
             looker=looker,
             room=room,
+            doubt=self._readiness.doubt,
         )
         self._admin = Admin(
             metrics, self._readiness, self._drills, self._recorder, contract, looker

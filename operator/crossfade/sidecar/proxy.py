@@ -146,6 +146,7 @@ class Proxy:
         client: UpstreamClient,
         looker: Looker,
         room: Room,
+        doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect the parts.
@@ -162,6 +163,7 @@ class Proxy:
             client: reaches the model.
             looker: looks into requests.
             room: for answers, and copies of them.
+            doubt: called when the model has failed a request.
             clock: seconds that never go back.
         """
         self._config = config
@@ -179,6 +181,7 @@ class Proxy:
         self._client = client
         self._looker = looker
         self._room = room
+        self._doubt = doubt
         self._clock = clock
         fallback = config.fallback
         self._timeout = fallback.timeout_seconds if fallback is not None else None
@@ -379,6 +382,7 @@ class Proxy:
     async def _fail(self, exchange: Exchange, plan: _Plan, failure: _Failure) -> None:
         """Count a failure against the model, and let others answer, if it is not too late."""
         self._count(plan, failure.code)
+        self._doubt()
         if self._breaker is not None:
             self._breaker.failed()
             self._metrics.circuit(self._breaker.is_open)

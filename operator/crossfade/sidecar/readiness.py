@@ -1,7 +1,9 @@
 """Whether this pod should get requests: the model has answered the golden request.
 
 A port that is open says little: servers open theirs before a model is loaded, and keep it when the
-model cannot be.
+model cannot be. Once the golden request was answered, it is sent again only when the model has
+failed a request: models count it among their requests, so a version that leaves would never be
+seen to receive nothing, and one without traffic would seem to have some.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from crossfade.sidecar.messages import Client, Request
 LOOPBACK: Final = "127.0.0.1"
 
 GOOD_FOR_SECONDS: Final = 10.0
-"""How long an answer of the model's is enough. Each probe would else be an inference."""
+"""How long an answer of the model's is enough."""
 
 PROBE_SECONDS: Final = 5.0
 """How long the model may take where no golden request says so."""
@@ -32,11 +34,16 @@ class Readiness:
         self._clock = clock
         self._request = probe_request(config)
         self._why = "the model was not asked yet"
+        self._doubted = True
         self._good_until = 0.0
         self._asking: asyncio.Task[None] | None = None
         self.reached = asyncio.Event()
         """Set once the model was good for the first time."""
         self._draining = False
+
+    def doubt(self) -> None:
+        """Take in that the model has failed a request: the golden one must be answered anew."""
+        self._doubted = True
 
     def drain(self) -> None:
         """Say "not ready" from now on."""
@@ -62,18 +69,21 @@ class Readiness:
         return self._why
 
     async def _find_out(self) -> None:
-        self._why = await self._ask()
-        if not self._why:
-            self.reached.set()
-            self._good_until = self._clock() + GOOD_FOR_SECONDS
+        doubted, self._doubted = self._doubted, False
+        self._why = await self._ask(doubted=doubted)
+        if self._why:
+            self._doubted = True
+            return
+        self.reached.set()
+        self._good_until = self._clock() + GOOD_FOR_SECONDS
 
-    async def _ask(self) -> str:
+    async def _ask(self, *, doubted: bool) -> str:
         config = self._config
         golden = config.golden
         seconds = golden.timeout_seconds if golden else PROBE_SECONDS
         asked = "the golden request" if golden else "the model's readiness"
         try:
-            if self._request is None:
+            if self._request is None or (golden is not None and not doubted):
                 await _connect(config.model_port, seconds)
                 return ""
             answer = await self._client.send(LOOPBACK, config.model_port, self._request, seconds)
