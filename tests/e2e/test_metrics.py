@@ -676,7 +676,7 @@ async def test_tells_when_the_last_request_reached_a_version(
     seen = await rollout.analyst.arrivals(
         subject.key, subject.analysis, subject.canary, rollout.since, datetime.now(UTC)
     )
-    assert seen is not None
+    assert seen.newest_sample_at is not None
     assert seen.last_request_seen_at is not None
     assert served_at <= seen.last_request_seen_at < served_at + timedelta(seconds=1.5)
     assert seen.newest_sample_at > seen.last_request_seen_at

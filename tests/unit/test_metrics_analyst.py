@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from crossfade.api.v1alpha1 import Analysis
+from crossfade.core.observation import UNSEEN
 from crossfade.errors import MetricSourceError
 from crossfade.evidence.rules import odds
 from crossfade.evidence.verdicts import Evidence, MetricAnswer, Verdict
@@ -575,10 +576,10 @@ async def test_knows_no_arrivals_without_counters_series_or_prometheus(world: Wo
         return await world.analyst.arrivals(subject.key, analysis, arm, SINCE, now)
 
     bare = subject.analysis.model_copy(update={"source": None})
-    assert await arrivals(bare, subject.canary) is None
-    assert await arrivals(subject.analysis, Arm("ccc", "3")) is None
+    assert await arrivals(bare, subject.canary) == UNSEEN
+    assert await arrivals(subject.analysis, Arm("ccc", "3")) == UNSEEN
     world.prom.down = True
-    assert await arrivals(subject.analysis, subject.canary) is None
+    assert await arrivals(subject.analysis, subject.canary) == UNSEEN
 
 
 def asked(*values: tuple[int, str], labels: str = "") -> RawSeries:

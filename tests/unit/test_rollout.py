@@ -534,11 +534,32 @@ async def test_leaving_version_is_kept_until_it_was_seen_to_receive_nothing() ->
     world.analyst.still_arriving = True
     world.apply(manifest("2.0.0"))
     await world.run_until(lambda: world.phase == "RollingBack")
-    await world.run(60)
+    await world.run(25)
+    assert "its counters still grow" not in world.status["message"]
+    await world.run(35)
     assert world.versions == {"1.0.0", "2.0.0"}
+    assert world.status["message"].startswith(
+        "version 2.0.0 has no weight and its counters still grow"
+    )
     world.analyst.still_arriving = False
     await world.run(10)
     assert world.versions == {"1.0.0"}
+
+
+async def test_a_replaced_version_whose_counters_still_grow_is_told_of() -> None:
+    world = await healthy_world()
+    world.analyst.still_arriving = True
+    world.apply(manifest("2.0.0"))
+    await world.run_until(lambda: world.phase == "Probation")
+    await world.run(90)
+    assert world.status["message"] == (
+        "version 2.0.0 is promoted; version 1.0.0 has no weight and its counters still grow, by "
+        "probes, scrapes or direct calls: it is removed 5 min after it lost its weight, or once "
+        "they stand still for 5 s"
+    )
+    await world.run(260)
+    assert world.phase == "Healthy"
+    assert world.status["message"] == ""
 
 
 async def test_leaving_version_that_is_called_directly_does_not_stay_for_ever() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from crossfade.api.v1alpha1 import Analysis
 from crossfade.core.actions import Apply, Delete, Manifest, MergePatch, ObjectRef, Replace, Write
-from crossfade.core.observation import Arrivals, DrillResult
+from crossfade.core.observation import UNSEEN, Arrivals, DrillResult
 from crossfade.errors import ClusterError, ConflictError, SidecarError, WebhookError
 from crossfade.evidence.verdicts import Forecast, MetricAnswer, Verdict
 from crossfade.kube.resources import CHILDREN, ROUTES, model_deployment_ref, ref_of
@@ -376,9 +376,9 @@ class FakeAnalyst:
 
     async def arrivals(
         self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime
-    ) -> Arrivals | None:
+    ) -> Arrivals:
         if self.unavailable:
-            return None
+            return UNSEEN
         return Arrivals(now if self.still_arriving else None, now)
 
     def forget(self, key: NamespacedName) -> None:

@@ -13,12 +13,15 @@ QUIET: Final = timedelta(seconds=5)
 (docs/adr/0004-routing.md); a request that is being answered is protected by the pod's own grace
 period."""
 
-UNSEEN: Final = timedelta(seconds=30)
+WHILE_UNSEEN: Final = timedelta(seconds=30)
 """The time allowed instead where its counters cannot be seen."""
 
 IMPATIENCE: Final = timedelta(minutes=5)
 """After this, requests that still come do not come by the route (somebody calls the pods
 directly), and waiting longer would block the next version."""
+
+LINGERS_AFTER: Final = timedelta(seconds=30)
+"""From then on people are told what a version waits for that still counts requests."""
 
 RECHECK_SECONDS: Final = 2.0
 
@@ -33,9 +36,28 @@ def is_drained(turn: Turn) -> bool:
         return True
     arrivals = turn.seen.leaving
     if arrivals is None:
-        return turn.now - since >= UNSEEN
+        return False  # they are being asked for
+    if arrivals.newest_sample_at is None:
+        return turn.now - since >= WHILE_UNSEEN
     idle_since = max(since, arrivals.last_request_seen_at or since)
     return arrivals.newest_sample_at - idle_since >= QUIET
+
+
+def why_it_lingers(turn: Turn, version: str) -> str:
+    """Say that a version without weight still counts requests, and until when; "" if it does not.
+
+    Often nobody sends them: models count probes, too, or the scrapes of their metrics.
+    """
+    since, arrivals = turn.status.drained_since, turn.seen.leaving
+    if since is None or arrivals is None or arrivals.last_request_seen_at is None:
+        return ""
+    if arrivals.last_request_seen_at - since < LINGERS_AFTER:
+        return ""
+    return (
+        f"version {version} has no weight and its counters still grow, by probes, scrapes or "
+        f"direct calls: it is removed {IMPATIENCE // timedelta(minutes=1)} min after it lost its "
+        f"weight, or once they stand still for {QUIET // timedelta(seconds=1)} s"
+    )
 
 
 def leaving_revision(

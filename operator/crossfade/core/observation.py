@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from crossfade.api.v1alpha1 import (
     GateStatus,
@@ -72,8 +73,12 @@ class Arrivals:
 
     last_request_seen_at: datetime | None
     """Time stamp of the newest sample that had increased; None when none did."""
-    newest_sample_at: datetime
-    """Time stamp of the newest sample."""
+    newest_sample_at: datetime | None
+    """Time stamp of the newest sample; None when its counters cannot be seen."""
+
+
+UNSEEN: Final = Arrivals(None, None)
+"""Of a revision whose counters cannot be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ class Observation:
     tell_again_at: datetime | None = None
     """When somebody who did not take a notice is to be told again; None: nobody waits."""
     leaving: Arrivals | None = None
-    """What the revision that is drained still receives; None: not asked, or not known."""
+    """What the revision that is drained still receives; None: nobody leaves, or it is asked for."""
     command: str = ""
     """The annotation's value; "" for none."""
     joins: bool = False

@@ -8,7 +8,7 @@ from typing import Final
 from crossfade.api.v1alpha1 import Phase, RolloutStatus
 from crossfade.core import gates
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
-from crossfade.core.drain import is_drained
+from crossfade.core.drain import is_drained, why_it_lingers
 from crossfade.core.drills import is_drilled
 from crossfade.core.rollback import standing_rejection, take_back, why_rejected
 from crossfade.core.route import ensure_route, give_all_to
@@ -304,9 +304,10 @@ def rolling_back(turn: Turn) -> None:
         return
     if turn.status.weight:
         turn.set(weight=0)
-    if turn.rollout.weighted_at is not None and not is_drained(turn):
-        return
     leaving = turn.canary
+    if turn.rollout.weighted_at is not None and not is_drained(turn):
+        turn.set(message=why_it_lingers(turn, leaving.version) or turn.status.message)
+        return
     turn.do(DeleteRevision(leaving.revision))
     rejected = standing_rejection(turn)
     turn.move(Phase.ROLLED_BACK if rejected else Phase.HEALTHY)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from crossfade.api.v1alpha1 import Phase
 from crossfade.core import rollout
 from crossfade.core.actions import DeleteRevision, EnsureWorkload, Role, Scale, Split
-from crossfade.core.drain import is_drained
+from crossfade.core.drain import is_drained, why_it_lingers
 from crossfade.core.drills import is_first_drill_over
 from crossfade.core.rollback import return_to_previous, standing_rejection, why_rejected
 from crossfade.core.route import ensure_route
@@ -73,6 +73,8 @@ def probation(turn: Turn) -> None:
         return
     if previous is not None:
         if not is_drained(turn):
+            if lingers := why_it_lingers(turn, previous.version):
+                turn.set(message=f"version {turn.stable.version} is promoted; {lingers}")
             return
         turn.do(DeleteRevision(previous.revision))
         turn.announce("Normal", "Removed", f"version {previous.version} is removed")

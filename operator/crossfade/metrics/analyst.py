@@ -50,8 +50,8 @@ class Analyst(Protocol):
 
     async def arrivals(
         self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime
-    ) -> Arrivals | None:
-        """Return what reached a revision since a time; None when it cannot be known."""
+    ) -> Arrivals:
+        """Return what reached a revision since a time, or that it cannot be seen."""
         ...
 
     def forget(self, key: NamespacedName) -> None:

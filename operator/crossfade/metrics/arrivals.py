@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from crossfade.core.observation import Arrivals
+from crossfade.core.observation import UNSEEN, Arrivals
 from crossfade.evidence.counters import CounterFold, Side, silence_after
 from crossfade.metrics.analyst import Arm
 from crossfade.metrics.arms import Arms, Portion
@@ -24,8 +24,8 @@ async def arrivals_of(
     arm: Arm,
     since: datetime,
     now: datetime,
-) -> Arrivals | None:
-    """Return what reached a revision since a time, an hour at most; None: it is not seen.
+) -> Arrivals:
+    """Return what reached a revision since a time, an hour at most; or that it is not seen.
 
     It is not seen when it has no series, or none any more: a gateway drops those of a Service when
     the last route to it is gone.
@@ -43,7 +43,7 @@ async def arrivals_of(
     newest_increase = max((increment.end for increment in increments), default=None)
     newest = fold.covered_by(Side.CANARY)
     if newest is None or milliseconds(now) - newest > silence_after(fold.spacing()):
-        return None
+        return UNSEEN
     return Arrivals(_utc(newest_increase) if newest_increase else None, _utc(newest))
 
 

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from crossfade.access.secrets import SecretReader
 from crossfade.api.v1alpha1 import Analysis, Metric
-from crossfade.core.observation import Arrivals
+from crossfade.core.observation import UNSEEN, Arrivals
 from crossfade.errors import InvalidSpecError, MetricSourceError
 from crossfade.evidence.rules import Answer
 from crossfade.evidence.verdicts import MetricAnswer, Verdict
@@ -95,23 +95,23 @@ class PrometheusAnalyst:
 
     async def arrivals(
         self, key: NamespacedName, analysis: Analysis, arm: Arm, since: datetime, now: datetime
-    ) -> Arrivals | None:
-        """See :class:`~crossfade.metrics.analyst.Analyst`; None also when Prometheus fails.
+    ) -> Arrivals:
+        """See :class:`~crossfade.metrics.analyst.Analyst`; unseen also when Prometheus fails.
 
         ``newest_sample_at`` is the oldest of the newest samples of the pods that are still
         scraped: up to then it is known of every pod what it received.
         """
 
-        async def ask(endpoint: Endpoint) -> Arrivals | None:
+        async def ask(endpoint: Endpoint) -> Arrivals:
             plan = requests_plan(analysis)
             if plan is None:
-                return None
+                return UNSEEN
             return await arrivals_of(self._batcher, endpoint, plan, key, arm, since, now)
 
         try:
             return await self._with_endpoint(key.namespace, analysis, ask)
         except (MetricSourceError, InvalidSpecError):
-            return None
+            return UNSEEN
 
     def forget(self, key: NamespacedName) -> None:
         """See :class:`~crossfade.metrics.analyst.Analyst`."""

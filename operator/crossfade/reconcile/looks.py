@@ -48,7 +48,7 @@ class _Looks:
     answers: Answers | None = None
     unused: bool = False
     """``answers`` have not been decided upon."""
-    arrivals: dict[tuple[str, datetime], Arrivals | None] = field(default_factory=dict)
+    arrivals: dict[tuple[str, datetime], Arrivals] = field(default_factory=dict)
     arrivals_task: asyncio.Task[None] | None = None
 
 
@@ -136,7 +136,7 @@ class Looks:
         looks = self._of(key)
         known = looks.arrivals.get((arm.revision, since))
         looks.arrivals = {(arm.revision, since): answer}
-        if answer is not None and answer != known:
+        if answer != known:
             self._wake(key, urgent=False)
 
     def forget(self, key: NamespacedName) -> None:

@@ -17,7 +17,7 @@ from crossfade.api.v1alpha1 import (
 from crossfade.core.actions import Manifest
 from crossfade.core.decide import is_look_due
 from crossfade.core.drain import leaving_revision
-from crossfade.core.observation import Arrivals, Drill, Observation, RouteState, Workload
+from crossfade.core.observation import UNSEEN, Arrivals, Drill, Observation, RouteState, Workload
 from crossfade.errors import InvalidSpecError
 from crossfade.kube.resources import AUTOSCALER, DEPLOYMENT, POD, SERVICE
 from crossfade.kube.store import Store
@@ -318,8 +318,10 @@ def _leaving(
     now: datetime,
 ) -> Arrivals | None:
     revision = leaving_revision(status, spec, now)
-    if spec.analysis is None or revision is None or status.drained_since is None:
+    if revision is None or status.drained_since is None:
         return None
+    if spec.analysis is None:
+        return UNSEEN
     named = next(r for r in (status.canary, status.previous) if r is not None)
     key = NamespacedName(owner.namespace, owner.name)
     return looks.arrivals(key, spec.analysis, _arm(named), status.drained_since)
