@@ -57,6 +57,11 @@ PSEUDO_COUNT: Final = 0.5
 REFERENCE_SLACK: Final = 1e-3
 """The share of a reference that is spread over all categories, for what it has never seen."""
 
+COMMON_FROM: Final = 5
+"""Categories of which fewer are expected are taken as one where an effect is measured: below it
+the distribution of an index is not that of a chi-square variable (Cochran, "Some methods for
+strengthening the common chi-squared tests", 1954). An f-divergence only shrinks by that."""
+
 SURE: Final = 1.28
 """Standard errors that are taken off an effect: it is at least that large with 90 % certainty."""
 
@@ -338,14 +343,29 @@ def _effect(
 ) -> Effect:
     """Return how far counts are from shares that were counted, too, or are known (None)."""
     own = counted.shares(names)
-    parts = [(f - g) * math.log(f / g) for f, g in zip(own, others, strict=True)]
+    groups = _groups(others, counted.total)
+    parts = [
+        (f - g) * math.log(f / g)
+        for f, g in ((sum(own[k] for k in one), sum(others[k] for k in one)) for one in groups)
+    ]
     chance = 1 / max(counted.total, 1.0)
     if other_total is not None:
         chance += 1 / max(other_total, 1.0)
-    psi = max(math.fsum(parts) - (len(names) - 1) * chance, 0.0)
-    most = names[parts.index(max(parts))] if names else ""
-    variance = 4 * psi * chance + 2 * (len(names) - 1) * chance * chance
+    free = len(groups) - 1
+    psi = max(math.fsum(parts) - free * chance, 0.0)
+    variance = 4 * psi * chance + 2 * free * chance * chance
+    most = ""
+    if groups:
+        where = groups[parts.index(max(parts))]
+        most = names[max(where, key=lambda k: abs(own[k] - others[k]))]
     return Effect(psi, psi - SURE * math.sqrt(variance), most)
+
+
+def _groups(others: list[float], total: float) -> list[list[int]]:
+    """Return the categories by their places, all rare ones as one."""
+    common = [[k] for k, share in enumerate(others) if share * total >= COMMON_FROM]
+    rare = [k for k, share in enumerate(others) if share * total < COMMON_FROM]
+    return [*common, rare] if rare else common
 
 
 def judge_drift(
