@@ -13,7 +13,7 @@ number of categories: by the inequality of the arithmetic and geometric mean, th
 it is the likelihood ratio sum of c_k log(f_k / r_k).
 
 With enough traffic any two models differ. So a test alone is no harm: the difference must also be
-large, as a population stability index (PSI), less what chance adds and what may be its error.
+large, as a population stability index (PSI), less what chance adds, and surely nearly as large.
 """
 
 from __future__ import annotations
@@ -58,12 +58,16 @@ REFERENCE_SLACK: Final = 1e-3
 """The share of a reference that is spread over all categories, for what it has never seen."""
 
 COMMON_FROM: Final = 5
-"""Categories of which fewer are expected are taken as one where an effect is measured: below it
-the distribution of an index is not that of a chi-square variable (Cochran, "Some methods for
+"""Categories of which fewer are expected are joined where an effect is measured: with less the
+distribution of an index is not that of a chi-square variable (Cochran, "Some methods for
 strengthening the common chi-squared tests", 1954). An f-divergence only shrinks by that."""
 
 SURE: Final = 1.28
 """Standard errors that are taken off an effect: it is at least that large with 90 % certainty."""
+
+NEARLY: Final = 0.9
+"""The share of what counts as an effect that it must surely have. With all of it an effect a little
+above what counts would be found late or never; with much less of it smaller ones would be, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,10 +366,22 @@ def _effect(
 
 
 def _groups(others: list[float], total: float) -> list[list[int]]:
-    """Return the categories by their places, all rare ones as one."""
-    common = [[k] for k, share in enumerate(others) if share * total >= COMMON_FROM]
-    rare = [k for k, share in enumerate(others) if share * total < COMMON_FROM]
-    return [*common, rare] if rare else common
+    """Return the categories by their places; rare ones are joined, neighbours first."""
+    groups: list[list[int]] = []
+    rare: list[int] = []
+    expected = 0.0
+    for k, share in enumerate(others):
+        if share * total >= COMMON_FROM:
+            groups.append([k])
+            continue
+        rare.append(k)
+        expected += share * total
+        if expected >= COMMON_FROM:
+            groups.append(rare)
+            rare, expected = [], 0.0
+    if rare:
+        groups.append(rare)
+    return groups
 
 
 def judge_drift(
@@ -412,7 +428,8 @@ def drift_evidence(tests: DriftTests, asked: Asked) -> Evidence:
 
 
 def _is_apart(log_e: float, effect: Effect, asked: Asked, min_effect: float) -> bool:
-    return log_e >= asked.log_needed and effect.at_least >= min_effect
+    is_large = effect.psi >= min_effect and effect.at_least >= NEARLY * min_effect
+    return log_e >= asked.log_needed and is_large
 
 
 def _alert(
