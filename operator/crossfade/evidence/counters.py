@@ -29,8 +29,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
-from typing import Final, NamedTuple
+from itertools import islice
+from operator import sub
+from typing import Final
 
 import msgspec
 
@@ -75,7 +76,7 @@ class Series(msgspec.Struct, gc=False):
     """Time in milliseconds, and value. What is not finite or negative is passed over."""
 
 
-class Increment(NamedTuple):
+class Increment(msgspec.Struct, frozen=True, gc=False):
     """What one pod counted between two scrapes."""
 
     side: Side
@@ -89,8 +90,7 @@ class Increment(NamedTuple):
     within."""
 
 
-@dataclass(slots=True)
-class _Sample:
+class _Sample(msgspec.Struct, gc=False):
     """A series' newest sample."""
 
     at: int
@@ -104,31 +104,29 @@ class _Pod:
     first: int
     counts_after: int
     """Up to when nothing of it counts."""
+    last: int = -1
+    """The newest scrape."""
     scrapes: deque[int] = field(default_factory=lambda: deque(maxlen=SCRAPES_KEPT))
     spacing: int = 0
     """The median distance of the latest scrapes; 0 before the second one."""
     newest: dict[str, _Sample] = field(default_factory=dict)
     """By series."""
 
-    @property
-    def last(self) -> int:
-        return self.scrapes[-1]
-
     def scraped(self, times: list[int]) -> None:
         """Take in newer scrapes, oldest first."""
+        self.last = times[-1]
         self.scrapes.extend(times)
-        distances = sorted([b - a for a, b in pairwise(self.scrapes)])
+        distances = sorted(map(sub, islice(self.scrapes, 1, None), self.scrapes))
         half = len(distances) // 2
         self.spacing = (distances[half] + distances[~half]) // 2 if distances else 0
 
 
-@dataclass(slots=True)
-class _Reach:
+class _Reach(msgspec.Struct, frozen=True, gc=False):
     """How far the samples go."""
 
-    newest: dict[Side | None, int] = field(default_factory=dict)
+    newest: dict[Side | None, int] = {}
     """The newest sample's time by side; None: of both."""
-    covered: dict[Side, int] = field(default_factory=dict)
+    covered: dict[Side, int] = {}
     """Up to when every pod of a side that is still scraped has been scraped."""
     spacing: int = 0
 
@@ -180,12 +178,10 @@ class CounterFold:
         if pod is None:
             counts_after = self._counts_after(identity[0], times[0])
             pod = self._pods[identity] = _Pod(times[0], counts_after)
-        known = list(pod.scrapes)
-        new = [at for at in times if not known or at > known[-1]]
-        timeline = known + new
+        new = [at for at in times if at > pod.last]
         tallies: dict[tuple[int, int, bool], dict[str, int]] = {}
         for one in of_pod:
-            self._add_series(one, pod, timeline, tallies)
+            self._add_series(one, pod, new, tallies)
         for (start, end, partial), tally in tallies.items():
             out.append(Increment(identity[0], start, end, tally, partial))
         if new:
@@ -195,10 +191,13 @@ class CounterFold:
         self,
         one: Series,
         pod: _Pod,
-        timeline: list[int],
+        new: list[int],
         tallies: dict[tuple[int, int, bool], dict[str, int]],
     ) -> None:
-        """Add what a series counted to the tallies, by start, end and whether it is partial."""
+        """Add what a series counted to the tallies, by start, end and whether it is partial.
+
+        ``new`` are the pod's scrapes after those that are known.
+        """
         newest = pod.newest.get(one.key)
         counts_after = pod.counts_after
         for at, raw in one.samples:
@@ -206,6 +205,7 @@ class CounterFold:
                 continue
             value = round(raw)
             if newest is None:
+                timeline = [*pod.scrapes, *new]
                 start = timeline[max(bisect_left(timeline, at) - 1, 0)]
                 delta = value if self._counts_from_zero(one.side, at, pod.first) else 0
                 newest = pod.newest[one.key] = _Sample(at, value)
@@ -215,7 +215,10 @@ class CounterFold:
                 newest.at, newest.value = at, value
             if delta and at > counts_after and (start >= counts_after or not self._warmup):
                 partial = start < counts_after or start == at
-                tally = tallies.setdefault((start, at, partial), {})
+                span = (start, at, partial)
+                tally = tallies.get(span)
+                if tally is None:
+                    tally = tallies[span] = {}
                 for what, each in one.adds.items():
                     tally[what] = tally.get(what, 0) + each * delta
 
@@ -259,18 +262,20 @@ class CounterFold:
         By its own interval, so that a pod which is gone does not come back when another misses
         scrapes. One with a single sample is taken to be scraped as seldom as the others.
         """
-        reach = _Reach()
         if not self._pods:
-            return reach
+            return _Reach()
+        newest: dict[Side | None, int] = {}
+        covered: dict[Side, int] = {}
+        spacing = longest = 0
         for (side, _), pod in self._pods.items():
-            reach.newest[side] = max(reach.newest.get(side, 0), pod.last)
-        newest = reach.newest[None] = max(reach.newest.values())
-        longest = max(pod.spacing for pod in self._pods.values())
+            newest[side] = max(newest.get(side, 0), pod.last)
+            longest = max(longest, pod.spacing)
+        latest = newest[None] = max(newest.values())
         for (side, _), pod in self._pods.items():
-            if newest - pod.last <= silence_after(pod.spacing or longest):
-                reach.covered[side] = min(reach.covered.get(side, pod.last), pod.last)
-                reach.spacing = max(reach.spacing, pod.spacing)
-        return reach
+            if latest - pod.last <= silence_after(pod.spacing or longest):
+                covered[side] = min(covered.get(side, pod.last), pod.last)
+                spacing = max(spacing, pod.spacing)
+        return _Reach(newest, covered, spacing)
 
 
 def silence_after(spacing: int) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
@@ -128,12 +128,11 @@ class Pairing:
         return ended
 
 
-@dataclass(slots=True)
-class _OpenCell:
+class _OpenCell(msgspec.Struct, gc=False):
     """What was counted so far in a cell that may get more."""
 
-    stable: Tally = field(default_factory=dict)
-    canary: list[Increment] = field(default_factory=list)
+    stable: Tally = msgspec.field(default_factory=dict)
+    canary: list[Increment] = msgspec.field(default_factory=list)
     """One by one: how many of them count is up to how far stable is known."""
 
     def add(self, one: Increment) -> None:
@@ -162,8 +161,7 @@ class _OpenCell:
 T = TypeVar("T", bound=Tests)
 
 
-@dataclass(slots=True)
-class _Checkpoint(Generic[T]):
+class _Checkpoint(msgspec.Struct, Generic[T], gc=False):
     """The tests with all cells before a number taken in."""
 
     before: int

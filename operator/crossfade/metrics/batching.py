@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from crossfade.metrics.endpoints import Endpoint
 from crossfade.metrics.prometheus import Prom, RawSeries
@@ -84,20 +85,27 @@ class Room:
         self._size = self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def taken(self, size: int) -> AsyncIterator[None]:
-        """Hold a part of the room; what is larger than the room takes all of it."""
-        size = min(size, self._size)
+    def taken(self, size: int) -> _Part:
+        """Return a context that holds a part; what is larger than the room takes all of it."""
+        return _Part(self, min(size, self._size))
+
+    async def take(self, size: int) -> None:
+        """Wait until there is so much room, and hold it."""
+        if not self._waiting and size <= self._free:
+            self._free -= size
+            return
         let_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, let_in))
-        self._let_in()
         try:
             await let_in
-            yield
-        finally:
-            if let_in.done() and not let_in.cancelled():
-                self._free += size
-            self._let_in()
+        except asyncio.CancelledError:
+            self.give_back(0 if let_in.cancelled() else size)
+            raise
+
+    def give_back(self, size: int) -> None:
+        """Hold it no more."""
+        self._free += size
+        self._let_in()
 
     def _let_in(self) -> None:
         while self._waiting:
@@ -108,6 +116,19 @@ class Room:
                 self._free -= size
                 let_in.set_result(None)
             self._waiting.popleft()
+
+
+class _Part(msgspec.Struct, gc=False):
+    """A part of a room. No generator, since each look at each metric takes one."""
+
+    room: Room
+    size: int
+
+    async def __aenter__(self) -> None:
+        await self.room.take(self.size)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.room.give_back(self.size)
 
 
 class Batcher:
