@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Self, TypeVar
 
+import msgspec
 from typing_extensions import override
 
 from crossfade.evidence.kernel import Tolerance, bet_on, log_e
@@ -399,8 +400,7 @@ class Window:
     """What can be compared with stable of the canary's (``ledger.Cell``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Mark:
+class _Mark(msgspec.Struct, frozen=True, gc=False):
     """What had been counted when an alternative (re)started."""
 
     at: int | None = None

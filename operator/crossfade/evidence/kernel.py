@@ -22,6 +22,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from crossfade.evidence.verdicts import Counts
 
 NEWTON_STEPS: Final = 8
@@ -46,8 +48,7 @@ class Tolerance:
         return self.ratio * stable + self.slack
 
 
-@dataclass(frozen=True, slots=True)
-class Bet:
+class Bet(msgspec.Struct, frozen=True, gc=False):
     """How much is staked on the canary failing (a) and on stable not failing (b)."""
 
     a: float

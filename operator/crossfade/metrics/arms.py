@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from crossfade.errors import InvalidSpecError, MetricSourceError
 from crossfade.evidence.counters import Side
@@ -120,8 +121,7 @@ def _nothing_known(owner: Owner, key: str) -> int:
     return -1
 
 
-@dataclass(slots=True)
-class Portion:
+class Portion(msgspec.Struct, gc=False):
     """A span of time of which the samples are read."""
 
     batcher: Batcher

@@ -54,8 +54,7 @@ class Pods:
     namespace: str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, gc=False):
     """Raw samples of one selector, of the pods of one rollout."""
 
     endpoint: Endpoint
