@@ -318,6 +318,22 @@ def test_overwhelming_evidence_has_its_words_too() -> None:
     assert odds(-1e6) == "0.01 : 1"
 
 
+def test_no_share_is_said_of_no_requests() -> None:
+    """A step may ask for none."""
+    words = {
+        judge(taken(*steps, limits=BOTH), SEEN, BOTH, replace(ASKED, answered=0, min_requests=0))
+        for steps in ([], [(NOTHING, Counts(90, 1))] * 3)
+    }
+    rest = "limit 2 %; tolerated 1.2 times stable; evidence 1 : 1, needs 100 : 1"
+    assert words == {
+        (Verdict.NOT_ENOUGH_DATA, "no answer of stable is counted yet to compare with"),
+        (
+            Verdict.HEALTHY,
+            f"canary answered nothing yet, stable 1.1 % [0.1, 4.2] of 270; {rest}",
+        ),
+    }
+
+
 def test_small_shares_are_said_with_two_digits() -> None:
     assert percent(Counts(10_000, 3)) == "0.03 %"
     assert percent(Counts(1000, 123)) == "12.3 %"

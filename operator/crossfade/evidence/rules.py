@@ -169,7 +169,9 @@ def describe(tests: RateTests, limits: Limits, asked: Asked) -> str:
 
 
 def _shares(canary: Counts, stable: Counts, limits: Limits, phi: float | None = None) -> str:
-    said = f"canary {percent(canary)}{_between(canary, phi)} of {canary.requests:,}"
+    said = "canary answered nothing yet"
+    if canary.requests:
+        said = f"canary {percent(canary)}{_between(canary, phi)} of {canary.requests:,}"
     if stable.requests:
         said += f", stable {percent(stable)}{_between(stable, phi)} of {stable.requests:,}"
     if limits.share is not None:
@@ -183,7 +185,7 @@ def _shares(canary: Counts, stable: Counts, limits: Limits, phi: float | None = 
 
 def _between(counts: Counts, phi: float | None) -> str:
     """Say the interval that holds the true share; nothing without a dispersion."""
-    if phi is None or not counts.requests:
+    if phi is None:
         return ""
     low, high = interval(counts, phi)
     return f" [{figure(100 * low)}, {figure(100 * high)}]"
