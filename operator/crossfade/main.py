@@ -61,10 +61,12 @@ def main() -> None:
 def collect_seldom() -> None:
     """Look for garbage in cycles more seldom than by default.
 
-    A look at a thousand rollouts makes hundreds of thousands of objects that die by themselves, and
-    each round over the evidence that stays takes as long as the look (``bench/metrics_load.py``).
+    A look at a thousand rollouts has some 110,000 objects at a time that die by themselves, so a
+    round in its midst finds nothing and costs a tenth of the look, and each round over all the
+    evidence that stays takes as long as the look (``bench/metrics_load.py``). The price: that
+    much garbage in cycles, if there is any, may wait; a look leaves none.
     """
-    gc.set_threshold(100_000, 50, 50)
+    gc.set_threshold(200_000, 50, 50)
 
 
 async def run(settings: Settings) -> None:
