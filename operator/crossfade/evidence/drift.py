@@ -62,12 +62,13 @@ COMMON_FROM: Final = 5
 distribution of an index is not that of a chi-square variable (Cochran, "Some methods for
 strengthening the common chi-squared tests", 1954). An f-divergence only shrinks by that."""
 
-SURE: Final = 1.28
-"""Standard errors that are taken off an effect: it is at least that large with 90 % certainty."""
+SURE: Final = 2.2
+"""Standard errors that are taken off an effect: it is at least that large with 98 % certainty."""
 
-NEARLY: Final = 0.9
+NEARLY: Final = 0.7
 """The share of what counts as an effect that it must surely have. With all of it an effect a little
-above what counts would be found late or never; with much less of it smaller ones would be, too."""
+above what counts would be found late or never; with less of it, or less certainty, ever more of
+those that are half as large would be found, too (``bench/decisions``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,9 @@ class Effect:
     of one distribution it is (categories - 1)(1/n + 1/n') on average (Yurdakul, "Statistical
     properties of population stability index", 2018)."""
     at_least: float
-    """The same less its error. Its variance is that of 1/n + 1/n' times a chi-square variable whose
-    non-centrality is psi / (1/n + 1/n'): 4 psi (1/n + 1/n') + 2 (categories - 1)(1/n + 1/n')^2."""
+    """The same less its error: (sqrt(psi) - 2.2 sqrt(1/n + 1/n'))^2. An index is 1/n + 1/n' times a
+    noncentral chi-square variable, whose square root has a variance of about 1 (Patnaik, "The
+    non-central chi-square and F-distributions and their applications", 1949)."""
     most: str
     """The category that contributes the most."""
 
@@ -355,14 +357,13 @@ def _effect(
     chance = 1 / max(counted.total, 1.0)
     if other_total is not None:
         chance += 1 / max(other_total, 1.0)
-    free = len(groups) - 1
-    psi = max(math.fsum(parts) - free * chance, 0.0)
-    variance = 4 * psi * chance + 2 * free * chance * chance
+    psi = max(math.fsum(parts) - (len(groups) - 1) * chance, 0.0)
+    at_least = max(math.sqrt(psi) - SURE * math.sqrt(chance), 0.0) ** 2
     most = ""
     if groups:
         where = groups[parts.index(max(parts))]
         most = names[max(where, key=lambda k: abs(own[k] - others[k]))]
-    return Effect(psi, psi - SURE * math.sqrt(variance), most)
+    return Effect(psi, at_least, most)
 
 
 def _groups(others: list[float], total: float) -> list[list[int]]:
@@ -462,7 +463,7 @@ def _describe(tests: DriftTests, effect: Effect, min_effect: float, asked: Asked
         return f"{mine:,} observations of the canary; minEffect {min_effect:g}"
     said = f"PSI {effect.psi:.2g} from stable"
     if effect.psi:
-        said += f", at least {max(effect.at_least, 0.0):.2g}"
+        said += f", at least {effect.at_least:.2g}"
         shares = (
             f"{_share(counted.get(effect.most, 0), whole)} of {whose} {whole:,}"
             for counted, whole, whose in (
