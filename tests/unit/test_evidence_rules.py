@@ -4,9 +4,10 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 
 from crossfade.evidence.counters import BAD, REQUESTS, Series, Side
 from crossfade.evidence.kernel import Tolerance

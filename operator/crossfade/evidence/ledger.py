@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
@@ -168,8 +167,7 @@ class _Checkpoint(msgspec.Struct, Generic[T], gc=False):
     tests: T
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """How far the samples go."""
 
     newest: int | None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from crossfade.evidence.counters import silence_after
 from crossfade.evidence.eprocesses import LimitTest, Window, log_e_apart
@@ -30,8 +31,7 @@ NEGLIGIBLE: Final = 50
 """Stable is not waited for when it answers less than one in this many of the canary's requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """What the step asks for, and when it is."""
 
     now: int

@@ -39,8 +39,7 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
         return 100.0 * self.bad / self.requests if self.requests else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True, gc=False):
     """How much speaks against the canary: what people are told as "340 : 1, needs 300 : 1"."""
 
     log_e: float
@@ -60,8 +59,7 @@ class Forecast:
     """At today's traffic; None while there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class MetricAnswer:
+class MetricAnswer(msgspec.Struct, frozen=True, gc=False):
     """One metric, one look."""
 
     name: str

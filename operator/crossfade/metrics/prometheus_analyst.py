@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
+
+import msgspec
 
 from crossfade.access.secrets import SecretReader
 from crossfade.api.v1alpha1 import Analysis, Metric
@@ -142,7 +144,7 @@ class PrometheusAnalyst:
         except (MetricSourceError, InvalidSpecError) as e:
             answer = MetricAnswer(metric.name, Verdict.UNAVAILABLE, str(e))
         if len(answer.message) > MAX_MESSAGE:
-            return replace(answer, message=answer.message[:MAX_MESSAGE])
+            return msgspec.structs.replace(answer, message=answer.message[:MAX_MESSAGE])
         return answer
 
     async def _judge(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from typing_extensions import override
 
 from crossfade.errors import InvalidSpecError
@@ -33,8 +33,7 @@ _META: Final = re.compile(r"([\\.+*?()|\[\]{}^$])")
 """What RE2 takes as special."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Matcher:
+class Matcher(msgspec.Struct, frozen=True, order=True, gc=False):
     """One label matcher."""
 
     label: str
@@ -46,8 +45,7 @@ class Matcher:
         return f"{self.label}{self.op}{quote(self.value)}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Selector:
+class Selector(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """A metric's name and label matchers."""
 
     name: str
