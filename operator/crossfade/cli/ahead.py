@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
+import msgspec
 from typing_extensions import override
 
 from crossfade.errors import CommandError, MetricSourceError
@@ -68,7 +69,7 @@ class SamplesAhead(Batcher):
         if end <= start:
             return []
         try:
-            answer = await super().samples(replace(question, start=start, end=end))
+            answer = await super().samples(msgspec.structs.replace(question, start=start, end=end))
         except MetricSourceError as e:
             raise CommandError(f"the past cannot be read: {e}") from e
         return list(_between(answer, start, end))
