@@ -20,19 +20,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from typing_extensions import override
 
 from crossfade.evidence.counters import CATEGORY, REQUESTS
-from crossfade.evidence.eprocesses import (
-    MEMORY_FADE,
-    Differences,
-    Dispersion,
-    Starts,
-)
+from crossfade.evidence.dispersion import Differences, Dispersion
+from crossfade.evidence.effects import Effect, Histogram, effect_of
+from crossfade.evidence.eprocesses import Starts
 from crossfade.evidence.intervals import interval
 from crossfade.evidence.ledger import Cell, Pairing, Seen, Tally, add_to, alone
 from crossfade.evidence.rules import NOTHING_BESIDE, Answer, Asked, figure, held, said_odds
@@ -51,69 +47,13 @@ ALIKE: Final = (1 / (len(SHRINKAGE) + len(TILTS)),) * (len(SHRINKAGE) + len(TILT
 UNSEEN: Final = "\0others"
 """All categories that nothing was seen of before the span: a guess must not depend on the span."""
 
-PSEUDO_COUNT: Final = 0.5
-"""Added to each category, so that none is impossible (Jeffreys' prior)."""
-
 REFERENCE_SLACK: Final = 1e-3
 """The share of a reference that is spread over all categories, for what it has never seen."""
-
-COMMON_FROM: Final = 5
-"""Categories of which fewer are expected are joined where an effect is measured: with less the
-distribution of an index is not that of a chi-square variable (Cochran, "Some methods for
-strengthening the common chi-squared tests", 1954). An f-divergence only shrinks by that."""
-
-SURE: Final = 2.2
-"""Standard errors that are taken off an effect: it is at least that large with 98 % certainty."""
 
 NEARLY: Final = 0.7
 """The share of what counts as an effect that it must surely have. With all of it an effect a little
 above what counts would be found late or never; with less of it, or less certainty, ever more of
 those that are half as large would be found, too (``bench/decisions``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """How far two distributions are apart."""
-
-    psi: float
-    """The population stability index, less what chance alone adds; at least 0. Between two samples
-    of one distribution it is (categories - 1)(1/n + 1/n') on average (Yurdakul, "Statistical
-    properties of population stability index", 2018)."""
-    at_least: float
-    """The same less its error: (sqrt(psi) - 2.2 sqrt(1/n + 1/n'))^2. An index is 1/n + 1/n' times a
-    noncentral chi-square variable, whose square root has a variance of about 1 (Patnaik, "The
-    non-central chi-square and F-distributions and their applications", 1949)."""
-    most: str
-    """The category that contributes the most."""
-
-
-class Histogram:
-    """Counts of categories that fade: what the distribution is now."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts: dict[str, float] = {}
-        self.total = 0.0
-
-    def copy(self) -> Histogram:
-        """Return one that can go on alone."""
-        other = Histogram()
-        other.counts, other.total = dict(self.counts), self.total
-        return other
-
-    def learn(self, span: Mapping[str, int]) -> None:
-        """Take in a span; older ones fade."""
-        self.counts = {k: n * MEMORY_FADE for k, n in self.counts.items()}
-        for k, n in span.items():
-            self.counts[k] = self.counts.get(k, 0.0) + n
-        self.total = self.total * MEMORY_FADE + sum(span.values())
-
-    def shares(self, categories: Iterable[str]) -> list[float]:
-        """Return the shares of categories, none of them 0."""
-        counts = [self.counts.get(k, 0.0) + PSEUDO_COUNT for k in categories]
-        whole = sum(counts)
-        return [n / whole for n in counts]
 
 
 class CategoryDifferences(Differences[Tally]):
@@ -242,12 +182,14 @@ class DriftTests:
         """Return how far the canary is from stable, by what was seen lately."""
         names = _ordered(self._recent.counts, self._other.counts)
         shares = self._other.shares(names)
-        return _effect(self._recent, names, shares, self._other.total)
+        return effect_of(self._recent, names, shares, self._other.total)
 
     def effects_on_reference(self, reference: ReferenceTests) -> tuple[Effect, Effect]:
         """Return how far the canary and stable are from the reference."""
         names, shares = reference.names_and_shares(self._recent, self._other)
-        canary, stable = (_effect(one, names, shares, None) for one in (self._recent, self._other))
+        canary, stable = (
+            effect_of(one, names, shares, None) for one in (self._recent, self._other)
+        )
         return canary, stable
 
 
@@ -342,47 +284,6 @@ def _guesses(before: Histogram, names: list[str], usual: list[float]) -> list[li
         whole = sum(tilted)
         guesses.append([f / whole for f in tilted])
     return guesses
-
-
-def _effect(
-    counted: Histogram, names: list[str], others: list[float], other_total: float | None
-) -> Effect:
-    """Return how far counts are from shares that were counted, too, or are known (None)."""
-    own = counted.shares(names)
-    groups = _groups(others, counted.total)
-    parts = [
-        (f - g) * math.log(f / g)
-        for f, g in ((sum(own[k] for k in one), sum(others[k] for k in one)) for one in groups)
-    ]
-    chance = 1 / max(counted.total, 1.0)
-    if other_total is not None:
-        chance += 1 / max(other_total, 1.0)
-    psi = max(math.fsum(parts) - (len(groups) - 1) * chance, 0.0)
-    at_least = max(math.sqrt(psi) - SURE * math.sqrt(chance), 0.0) ** 2
-    most = ""
-    if groups:
-        where = groups[parts.index(max(parts))]
-        most = names[max(where, key=lambda k: abs(own[k] - others[k]))]
-    return Effect(psi, at_least, most)
-
-
-def _groups(others: list[float], total: float) -> list[list[int]]:
-    """Return the categories by their places; rare ones are joined, neighbours first."""
-    groups: list[list[int]] = []
-    rare: list[int] = []
-    expected = 0.0
-    for k, share in enumerate(others):
-        if share * total >= COMMON_FROM:
-            groups.append([k])
-            continue
-        rare.append(k)
-        expected += share * total
-        if expected >= COMMON_FROM:
-            groups.append(rare)
-            rare, expected = [], 0.0
-    if rare:
-        groups.append(rare)
-    return groups
 
 
 def judge_drift(

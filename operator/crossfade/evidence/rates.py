@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crossfade.evidence.counters import BAD, REQUESTS
+from crossfade.evidence.dispersion import Dispersion, RateDifferences
 from crossfade.evidence.eprocesses import (
     NOTHING,
-    Dispersion,
     LimitTest,
     MarginTest,
-    RateDifferences,
     StableRate,
     bounded,
 )
