@@ -30,8 +30,8 @@ class Effect:
     of one distribution it is (categories - 1)(1/n + 1/n') on average (Yurdakul, "Statistical
     properties of population stability index", 2018)."""
     at_least: float
-    """The same less its error: (sqrt(psi) - 2.2 sqrt(1/n + 1/n'))^2. An index is 1/n + 1/n' times a
-    noncentral chi-square variable, whose square root has a variance of about 1 (Patnaik, "The
+    """The same less its error: (sqrt(psi) - SURE sqrt(1/n + 1/n'))^2. An index is 1/n + 1/n' times
+    a noncentral chi-square variable, whose square root has a variance of about 1 (Patnaik, "The
     non-central chi-square and F-distributions and their applications", 1949)."""
     most: str
     """The category that contributes the most."""
@@ -79,7 +79,7 @@ def effect_of(
     chance = 1 / max(counted.total, 1.0)
     if other_total is not None:
         chance += 1 / max(other_total, 1.0)
-    psi = max(math.fsum(parts) - (len(groups) - 1) * chance, 0.0)
+    psi = max(math.fsum(parts) - max(len(groups) - 1, 0) * chance, 0.0)
     at_least = max(math.sqrt(psi) - SURE * math.sqrt(chance), 0.0) ** 2
     most = ""
     if groups:
