@@ -13,6 +13,7 @@ from msgspec import structs
 
 from crossfade.api import defaults
 from crossfade.api.v1alpha1 import Analysis, Metric, Source
+from crossfade.core.observation import UNSEEN
 from crossfade.errors import InvalidSpecError
 from crossfade.evidence.counters import Side
 from crossfade.metrics.analyst import Arm
@@ -287,8 +288,8 @@ async def test_a_service_that_a_gateway_forgot_is_not_seen() -> None:
         now = SINCE + timedelta(seconds=second)
         return await world.analyst.arrivals(subject.key, subject.analysis, CANARY, SINCE, now)
 
-    assert await seen(5) is not None
-    assert await seen(25) is None
+    assert await seen(5) != UNSEEN
+    assert await seen(25) == UNSEEN
 
 
 async def test_says_where_a_gateway_should_name_the_version() -> None:
