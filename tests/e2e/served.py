@@ -45,6 +45,13 @@ STEPS: dict[str, Any] = {
     "readyDeadlineSeconds": 180,
 }
 
+PAUSED: dict[str, Any] = {
+    "steps": [{"weightPercent": 50, "minSeconds": 1, "pause": {}}],
+    "probationSeconds": 5,
+    "readyDeadlineSeconds": 180,
+}
+"""No version goes on by itself, however long it takes to see what it does."""
+
 TENSOR: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [1, 2], "min": -5, "max": 5}
 
 ERRORS: dict[str, Any] = {"name": "errors", "errorRate": {"maxPercent": 5}}

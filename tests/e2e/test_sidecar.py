@@ -12,7 +12,7 @@ import yaml
 from cluster.paths import Paths
 from examples.demo.kubectl import Kubectl
 from tests.e2e.rollouts import eventually
-from tests.e2e.served import STEPS, TENSOR, Served, judged_by
+from tests.e2e.served import PAUSED, STEPS, TENSOR, Served, judged_by
 
 SCORE: dict[str, Any] = {"name": "score", "tensor": "score", "buckets": [-2, -1, 0, 1, 2, 3]}
 
@@ -114,7 +114,7 @@ def test_a_version_whose_predictions_shift_is_rolled_back(served: Served) -> Non
     analysis = judged_by({"name": "scores", "drift": {"prediction": "score"}})
 
     def release(version: str, mean: float) -> None:
-        served.release(version, mean, predictions=[SCORE], analysis=analysis)
+        served.release(version, mean, predictions=[SCORE], analysis=analysis, rollout=PAUSED)
 
     release("1.0.0", 0.0)
     served.rollout.wait("Healthy", stable="1.0.0")

@@ -9,18 +9,11 @@ import urllib.request
 from typing import Any, Final
 
 from tests.e2e.rollouts import eventually
-from tests.e2e.served import TENSOR, Served, judged_by
+from tests.e2e.served import PAUSED, TENSOR, Served, judged_by
 
 AMOUNT: Final = {"name": "amount", "tensor": "x", "column": 0, "buckets": [-2, -1, 0, 1, 2, 3]}
 
 INPUTS: Final = {"tensors": [TENSOR], "features": [AMOUNT]}
-
-PAUSED: Final = {
-    "steps": [{"weightPercent": 50, "minSeconds": 1, "pause": {}}],
-    "probationSeconds": 5,
-    "readyDeadlineSeconds": 180,
-}
-"""So that no version goes on by itself, however long it takes to see that the inputs moved."""
 
 
 class Clients:
