@@ -105,7 +105,7 @@ def scatters() -> tuple[Scatter, ...]:
         skewed(0.25),
         (
             Point("Crossfade", SHIPPED[0]),
-            Point("Crossfade, minEffect 0.2", SHIPPED[1]),
+            Point("Crossfade, minEffect 0.2", SHIPPED[1], lift=17),
             *(
                 Point(rule.name, rule, right=right, lift=lift)
                 for rule, (right, lift) in zip(EVERY_MINUTE, DRIFT_LABELS, strict=True)
