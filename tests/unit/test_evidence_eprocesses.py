@@ -59,7 +59,6 @@ def uncapped() -> Iterator[None]:
         for module, most in (
             (dispersions, "MOST_OF_A_STEP"),
             (dispersions, "MOST_WHEN_KNOWN"),
-            (eprocesses, "MOST_OF_A_STEP"),
             (eprocesses, "MOST_OVER_LIMIT"),
         ):
             patch.setattr(module, most, math.inf)

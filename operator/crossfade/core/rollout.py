@@ -306,7 +306,8 @@ def rolling_back(turn: Turn) -> None:
         turn.set(weight=0)
     leaving = turn.canary
     if turn.rollout.weighted_at is not None and not is_drained(turn):
-        turn.set(message=why_it_lingers(turn, leaving.version) or turn.status.message)
+        if lingers := why_it_lingers(turn, leaving.version):
+            turn.set(message=lingers)
         return
     turn.do(DeleteRevision(leaving.revision))
     rejected = standing_rejection(turn)

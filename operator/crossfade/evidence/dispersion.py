@@ -147,8 +147,11 @@ class Dispersion(Generic[T]):
         """Enough was seen to tell whether it comes in clusters."""
         return self._canary.seen + self._stable.seen >= SEEN_TO_KNOW
 
+    def most(self, when_known: float) -> float:
+        """Return what one step may add now."""
+        return when_known if self.is_known else MOST_OF_A_STEP
+
     def temper(self, gains: Iterable[float]) -> list[float]:
         """Return what a span adds to log e of each alternative to "as stable"."""
-        phi = 1 + WARINESS * (self.phi - 1)
-        most = MOST_WHEN_KNOWN if self.is_known else MOST_OF_A_STEP
+        phi, most = 1 + WARINESS * (self.phi - 1), self.most(MOST_WHEN_KNOWN)
         return [min(gain / phi, most) for gain in gains]

@@ -28,7 +28,7 @@ from typing import Final
 
 import msgspec
 
-from crossfade.evidence.dispersion import MOST_OF_A_STEP, MOST_OVER_LIMIT, Dispersion
+from crossfade.evidence.dispersion import MOST_OVER_LIMIT, Dispersion
 from crossfade.evidence.kernel import Tolerance, bet_on, log_e
 from crossfade.evidence.verdicts import Counts
 
@@ -323,7 +323,7 @@ class LimitTest:
         """
         now = self._mark(at)
         log_mass, log_shares = self._begin()
-        phi, most = known.phi_of_stable, MOST_OVER_LIMIT if known.is_known else MOST_OF_A_STEP
+        phi, most = known.phi_of_stable, known.most(MOST_OVER_LIMIT)
         mark = self._bad_mark or now
         for j, (per_bad, per_request) in enumerate(self._bets):
             begin = log_mass + log_shares[j]
