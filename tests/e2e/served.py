@@ -151,15 +151,20 @@ class Served:
         return "\n".join(texts)
 
 
-@pytest.fixture
-def served(rollout: Rollout, gateway: str, mlserver: None) -> Served:
+def put_model(rollout: Rollout, program: str) -> None:
+    """Write the ConfigMap from which MLServer serves a program's ``Model``."""
     settings = {"name": "fraud", "implementation": "model.Model"}
     rollout.apply_manifest(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "model", "namespace": rollout.namespace},
-            "data": {"model.py": MODEL, "model-settings.json": json.dumps(settings)},
+            "data": {"model.py": program, "model-settings.json": json.dumps(settings)},
         }
     )
+
+
+@pytest.fixture
+def served(rollout: Rollout, gateway: str, mlserver: None) -> Served:
+    put_model(rollout, MODEL)
     return Served(rollout, gateway)

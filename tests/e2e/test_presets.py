@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from cluster.__main__ import load_archive
-from cluster.images import build_image
-from cluster.paths import Paths
 from tests.e2e.rollouts import PROMETHEUS, Rollout, eventually
+from tests.e2e.served import put_model
 
 STEPS: dict[str, Any] = {
     "steps": [
@@ -83,23 +80,9 @@ class Model(MLModel):
 """
 
 
-@pytest.fixture(scope="module")
-def mlserver() -> None:
-    """See that the image is in the cluster; `make demo` builds it too."""
-    load_archive(Paths.from_environment(), build_image("mlserver"))
-
-
 @pytest.mark.usefixtures("mlserver")
 def test_mlserver_tells_good_versions_from_bad_ones(rollout: Rollout, gateway: str) -> None:
-    settings = {"name": "fraud", "implementation": "model.Model"}
-    rollout.apply_manifest(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "model", "namespace": rollout.namespace},
-            "data": {"model.py": MODEL, "model-settings.json": json.dumps(settings)},
-        }
-    )
+    put_model(rollout, MODEL)
 
     def release(version: str, broken: str = "no") -> None:
         manifest = rollout.manifest(version, **judged_by("mlserver", 500))
